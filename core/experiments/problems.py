@@ -124,6 +124,7 @@ def make_recipe(
         noise=noise,
         seed=seed,
         skip_small=True,
+        validation=0,  # every comparison is between the last steps of trainings of equal length
     )
     training, spec = replace(training or profile.training, seed=unit.seed), profile.spec(unit.data)
     return Recipe(unit.data, unit.images, noise, seed, unit.seed, tasks, profile.tests, training, spec)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 from core.checkpoints.model import ModelSpec
 from core.influence.methods import SolveSettings
@@ -58,6 +59,11 @@ class Profile:
     left_out: int
     left_iterations: int
     rated: int
+
+    def cache_key(self) -> dict[str, Any]:
+        """Return the fields that determine what one repetition measures."""
+        trainings = {name: getattr(self, name).cache_key() for name in ("training", "long", "finetune")}
+        return asdict(replace(self, words="", seeds=0)) | trainings
 
     def spec(self, data: str) -> ModelSpec:
         """Return the literature's network for a data set, with GELU in place of ReLU (:mod:`core.maml.backbone`)."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -127,7 +127,7 @@ def _cache_key(experiment: Experiment, unit: Repetition, data_hash: str, compute
         "experiment": experiment.stored_name,
         "version": experiment.version,
         "engine": ENGINE_VERSION,
-        "profile": asdict(replace(unit.profile, words="", seeds=0)),  # neither changes what one repetition measures
+        "profile": unit.profile.cache_key(),
         "data": unit.data,
         "images": data_hash,
         "seed": unit.seed,

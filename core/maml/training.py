@@ -146,8 +146,9 @@ def train(
     progress = progress or Progress()
     arrays = [start[key].cpu().numpy() for key in sorted(start)]
     # The key identifies the training, so that the state of another one is never resumed.
-    chosen_by = validation.tasks.hash if validation and settings.checks else ""
-    key = content_hash(repr(model), asdict(settings), episodes.tasks.hash, chosen_by, *arrays)
+    checked = [validation.tasks.hash] if validation and settings.checks else []
+    described = settings.cache_key(validation=bool(checked))
+    key = content_hash(repr(model), described, episodes.tasks.hash, *checked, *arrays)
     path = folder / STATE_FILE if folder else None
     training = _Training(model, start, episodes, validation, settings, progress, path, key)
     if training.done < settings.iterations:

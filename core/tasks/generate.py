@@ -130,7 +130,7 @@ def draw_tasks(
     validation = None
     if validation_positions.size:
         pool = pool_of(images.labels, validation_positions, needed)
-        count = VALIDATION_TASKS if settings.validation is None else settings.validation
+        count = min(VALIDATION_TASKS, settings.heldout) if settings.validation is None else settings.validation
         validation = sample_tasks(images, pool, **shape, count=count, prefix="v", rng=validation_rng)
     return _folder(images, asdict(settings), train, heldout, validation, planted)
 

@@ -30,7 +30,8 @@ class TaskSettings:
         count: Number of training tasks; None means every combination of classes once.
         split: ``official`` uses the data set's own split, ``images`` holds out images of every class, ``classes`` holds
             out whole classes; ``auto`` means official if there is one, else images.
-        validation: Number of validation tasks; None means 50, or none where the images are too few.
+        validation: Number of validation tasks; None means as many as held-out tasks, but at most 50, or none where
+            the images are too few.
         validation_share: Of the part of the images or classes that training tasks would be drawn from; not used where
             the official split has a part ``val`` that the held-out tasks leave.
         noise: As :meth:`core.tasks.noise.Noise.parse` accepts it; injected into the training tasks only.
@@ -88,8 +89,8 @@ class TaskSettings:
         int | None,
         Ge(0),
         Setting(
-            "Validation tasks, by which training chooses the step to keep; no accuracy is reported on them. auto: "
-            f"{VALIDATION_TASKS}, or none where there are too few images; 0: none.",
+            "Validation tasks, by which training chooses the step to keep; no accuracy is reported on them. auto: as "
+            f"many as held-out tasks, at most {VALIDATION_TASKS}, or none where there are too few images; 0: none.",
             label="Validation tasks",
             words={"auto": None},
         ),

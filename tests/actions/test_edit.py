@@ -42,6 +42,8 @@ from core.workspace.workspace import Workspace, create
 COMPUTE = Compute("cpu", "float64")
 TRAINED = TrainSettings(iterations=30, meta_batch=4, learning_rate=1e-3)
 TASKS, KEPT = 6, 5
+RETRAINING = 30 * 4 + 0.5 * 20 * (4 + 4)
+"""Meta-gradients of a retraining: 30 steps of 4 tasks, and 20 checks on 4 validation and 4 training tasks."""
 
 
 def workspace_at(folder: Path, metadata: dict[str, object]) -> Workspace:
@@ -130,24 +132,25 @@ def test_steps_begin_at_the_present_model(workspace: Workspace) -> None:
 
 @cache
 def overfitted(ready: Path) -> Params:
-    """Return a model with a low held-out loss, as it was trained on the very tasks."""
+    """Return a model with a low loss on the validation tasks, as it was trained on the very tasks."""
     loaded = load_workspace(Workspace(ready))
-    return single_task_finetune(loaded.model, loaded.params, loaded.heldout, StepSettings(60))
+    assert loaded.validation is not None
+    return single_task_finetune(loaded.model, loaded.params, loaded.validation, StepSettings(60))
 
 
 def with_snapshots(workspace: Workspace, ready: Path) -> list[dict[str, torch.Tensor]]:
-    """Save snapshots of two models: one with chance accuracy, one with a low held-out loss."""
+    """Save snapshots of two models: one with chance accuracy, one with a low validation loss."""
     loaded, better = load_workspace(workspace), overfitted(ready)
     worse = {name: 50 * value for name, value in loaded.params.items()}
     save_trajectory([Snapshot(worse, 1e-3), Snapshot(better, 1e-3)], workspace.folder / "model")
     return [loaded.place(one.params) for one in workspace.trajectory()]
 
 
-def test_steps_begin_at_the_snapshot_with_the_lowest_heldout_loss(workspace: Workspace, ready: Path) -> None:
+def test_steps_begin_at_the_snapshot_with_the_lowest_validation_loss(workspace: Workspace, ready: Path) -> None:
     _, better = with_snapshots(workspace, ready)
     settings = step_settings(workspace.project(), 0.9)
     assert settings == StepSettings(
-        round(0.9 * 120 - 0.5 * REWIND_TASKS * (SNAPSHOT_COUNT + 1)), rewind_tasks=REWIND_TASKS
+        round(0.9 * 30 * 4 - 0.5 * REWIND_TASKS * (SNAPSHOT_COUNT + 1)), rewind_tasks=REWIND_TASKS
     )
     loaded = load_workspace(workspace)
     for method, changes in (("steps", workspace.changes()), ("steps-all", Changes())):
@@ -155,9 +158,9 @@ def test_steps_begin_at_the_snapshot_with_the_lowest_heldout_loss(workspace: Wor
         figures = run.json("edit.json")
         assert figures["start"]["number"] == 1
         assert figures["start"]["losses"][2] == pytest.approx(
-            float(evaluate(loaded.model, loaded.params, loaded.heldout).loss.mean())
-        ), "the present model is the last candidate; all 4 held-out tasks chose"
-        assert re.findall(r"\d+ of \d+|\d+ held-out", start_text(figures)) == ["2 of 2", "4 held-out"]
+            float(evaluate(loaded.model, loaded.params, loaded.validation or loaded.heldout).loss.mean())
+        ), "the present model is the last candidate; all 4 validation tasks chose"
+        assert re.findall(r"\d+ of \d+|\d+ validation", start_text(figures)) == ["2 of 2", "4 validation"]
         assert figures["cost"]["meta_gradients"] == settings.budget + 0.5 * 4 * 3
         episodes = loaded.episodes(cleaned(loaded.tasks, changes))
         want = single_task_finetune(loaded.model, better, episodes, settings)
@@ -205,8 +208,8 @@ def test_every_method_reports_its_cost(edited: Workspace) -> None:
         "steps-all": 40,
         "finetune": 3 * KEPT,
         "finetune-all": 3 * TASKS,
-        "retrain": 30 * 4,
-        "retrain-all": 30 * 4,
+        "retrain": RETRAINING,
+        "retrain-all": RETRAINING,
     }
     for method, cost in expected.items():
         assert found[method]["meta_gradients"] == cost, method
@@ -214,7 +217,7 @@ def test_every_method_reports_its_cost(edited: Workspace) -> None:
     # The gradient of the task that leaves, with a tangent; the size of the curvature; a solve, and its residual afresh.
     assert found["linear"]["meta_gradients"] == 2 + 2 * TASKS * 5 + 2 * TASKS * (report["iterations"] + 1)
     for method in EDIT_METHODS:
-        assert found[method]["share_of_retraining"] == pytest.approx(found[method]["meta_gradients"] / 120), method
+        assert found[method]["share_of_retraining"] == pytest.approx(found[method]["meta_gradients"] / RETRAINING), method
 
 
 def test_a_relabelled_task_costs_two_gradients(workspace: Workspace) -> None:
@@ -337,7 +340,7 @@ def test_durations_are_predicted_at_the_pace_of_finished_runs(workspace: Workspa
     assert pace is not None
     seconds = run.json("provenance.json")["seconds"]["fine-tune"]
     assert pace.gradient == pytest.approx(seconds / run.json("edit.json")["cost"]["meta_gradients"])
-    assert retraining_seconds(workspace, project) == pytest.approx(pace.gradient * 120)
+    assert retraining_seconds(workspace, project) == pytest.approx(pace.gradient * RETRAINING)
     seconds = evaluation(workspace, Compute(), Progress()).json("provenance.json")["seconds"]["stationarity"]
     predicted = prepare_cost(project, COMPUTE).meta_gradients * seconds / TASKS
     assert preparation_seconds(workspace, project, COMPUTE) == pytest.approx(predicted)

@@ -96,7 +96,8 @@ def test_validation_tasks_share_nothing_with_the_others(split: str) -> None:
 
 
 def test_validation_tasks_are_drawn_by_default_where_the_images_suffice() -> None:
-    assert len(generate(SMALL).validation or []) == VALIDATION_TASKS
+    assert len(generate(SMALL).validation or []) == SMALL.heldout
+    assert len(generate(replace(SMALL, heldout=60)).validation or []) == VALIDATION_TASKS
     assert generate(replace(SMALL, validation=0)).validation is None
     scarce = replace(SMALL, shots=150, queries=100, count=2, heldout_share=0.5)
     assert generate(scarce).validation is None
