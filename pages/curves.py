@@ -69,7 +69,7 @@ def _form(context: Context, ranking: Run) -> list[str]:
             orders_place,
             CurveSettings,
             "orders",
-            key=f"curve_orders_{len(choices)}",
+            key="curve_orders_recommended" if has_recommendation else "curve_orders",
             choices=choices,
             value=choices,
             format_func=lambda name: ORDER_NAMES[name],

@@ -114,7 +114,7 @@ def _orders(context: Context) -> dict[str, Run]:
 
 
 def _order_key(orders: Collection[str]) -> str:
-    return f"edit_order_{len(orders)}"
+    return "edit_order_recommended" if _SUSPICIOUS in orders else "edit_order"  # its own default
 
 
 def _remove_worst(context: Context, orders: dict[str, Run]) -> list[list[str]]:
@@ -135,7 +135,8 @@ def _remove_worst(context: Context, orders: dict[str, Run]) -> list[list[str]]:
     items, kind = table(order, f"{by}.parquet"), by[:-1]
     proposed = recommended_levels(order)[by].proposed if name == _SUSPICIOUS else 0
     default = min(proposed or _DEFAULT_COUNT, len(items))
-    number = st.number_input(f"How many {by}", 1, len(items), default, key=f"edit_worst_{by}_{name}_{order.id}")
+    key = f"edit_worst_{by}" if name == _HARMFUL else f"edit_proposed_{by}_{order.id}"
+    number = st.number_input(f"How many {by}", 1, len(items), default, key=key)
     current = context.workspace.decisions.current()
     new = [
         item

@@ -37,8 +37,9 @@ with page("Images") as context:
         st.stop()
 
     run = require_ranking(context, "images")
-    orders = [*([SUSPICION] if has_recommendation(context) else []), *ORDERS, "Highest loss"]
-    order_key = f"images_order_{len(orders)}"
+    known = has_recommendation(context)
+    orders = [*([SUSPICION] if known else []), *ORDERS, "Highest loss"]
+    order_key = "images_order_recommended" if known else "images_order"  # its own default
     # Suspicion and a high loss suggest label errors; the other orders are by influence.
     by_label = st.session_state.get(order_key, orders[0]) in (SUSPICION, "Highest loss")
     removal = removal_bar(context, "label-error" if by_label else "harmful")

@@ -33,8 +33,9 @@ ORDERS = {
 
 with page("Tasks") as context:
     run = require_ranking(context, "tasks")
-    orders = [name for name in ORDERS if name != SUSPICION or has_recommendation(context)]
-    order_key = f"tasks_order_{len(orders)}"
+    known = has_recommendation(context)
+    orders = [name for name in ORDERS if known or name != SUSPICION]
+    order_key = "tasks_order_recommended" if known else "tasks_order"  # its own default
     # Suspicion and a high loss suggest label errors; the other orders are by influence.
     by_label = st.session_state.get(order_key, orders[0]) in (SUSPICION, "Highest loss first")
     removal = removal_bar(context, "label-error" if by_label else "harmful")

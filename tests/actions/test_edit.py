@@ -217,7 +217,9 @@ def test_every_method_reports_its_cost(edited: Workspace) -> None:
     # The gradient of the task that leaves, with a tangent; the size of the curvature; a solve, and its residual afresh.
     assert found["linear"]["meta_gradients"] == 2 + 2 * TASKS * 5 + 2 * TASKS * (report["iterations"] + 1)
     for method in EDIT_METHODS:
-        assert found[method]["share_of_retraining"] == pytest.approx(found[method]["meta_gradients"] / RETRAINING), method
+        assert found[method]["share_of_retraining"] == pytest.approx(found[method]["meta_gradients"] / RETRAINING), (
+            method
+        )
 
 
 def test_a_relabelled_task_costs_two_gradients(workspace: Workspace) -> None:

@@ -58,6 +58,7 @@ from core.ui.edit.results import (
 )
 from core.workspace.runs import Run
 from core.workspace.workspace import Workspace
+from tests.actions.recommended import PROPOSED, stored_recommendation
 from tests.ui.conftest import Open, click, make_edit, run_again, words
 
 
@@ -66,8 +67,8 @@ class TestEdit:
         page = show("edit")
         assert not page.dataframe
         assert "tasklens remove --workspace tiny" in page.code[0].value
-        click(page, "edit_rank")
-        assert started == [["rank", "--workspace", str(empty.folder), "--target", "all"]]
+        click(page, "edit_recommend")
+        assert started == [["recommend", "--workspace", str(empty.folder)]]
 
     def test_marks_the_most_harmful_and_takes_them_back(self, show: Open, full: Workspace) -> None:
         mark(full, tasks=sorted(full.changes().tasks), verdict="clear", reviewer="me")
@@ -86,6 +87,20 @@ class TestEdit:
         assert not len(full.changes())
         click(page, "review_Undo")
         assert len(full.changes()) == 2
+
+    def test_removes_what_is_recommended(self, show: Open, full: Workspace) -> None:
+        mark(full, tasks=sorted(full.changes().tasks), verdict="clear", reviewer="me")
+        recommended = stored_recommendation(full)
+        page = show("edit")
+        first = full.project().tasks.train.task_ids[: PROPOSED["tasks"]]
+        assert page.number_input(key=f"edit_proposed_tasks_{recommended.id}").value == len(first)
+        click(page, "edit_remove_worst")
+        assert full.changes().tasks == set(first)
+        entry = next(iter(full.decisions.current().values()))
+        assert (entry.source, entry.cause) == (recommended.id, "label-error")
+        page.segmented_control(key="edit_order_recommended").set_value("most harmful")
+        run_again(page)
+        assert page.selectbox(key="review_cause_harmful").value == "harmful"
 
     def test_marking_the_most_harmful_respects_what_was_kept(self, show: Open, full: Workspace) -> None:
         kept = sorted(full.changes().tasks)

@@ -13,6 +13,7 @@ from core.runtime.progress import Progress
 from core.ui.shell.text import plain
 from core.ui.trust.panel import NOT_STATIONARY
 from core.workspace.workspace import Workspace
+from tests.actions.recommended import PROPOSED, stored_recommendation
 from tests.ui.conftest import COMPUTE, Open, click, run_again, words
 
 
@@ -75,6 +76,19 @@ class TestTasks:
         click(page, "tasks_remove")
         assert worst in full.changes().tasks
 
+    def test_begins_with_what_is_recommended(self, show: Open, full: Workspace) -> None:
+        recommended = stored_recommendation(full)
+        ids = full.project().tasks.train.task_ids
+        full.decisions.append([Decision(Item("task", task_id=i), "clear", reviewer="me") for i in ids])
+        page = show("tasks")
+        assert [one.value for one in page.subheader] == [f"Task {plain(ids[0])}"]
+        assert page.dataframe[-1].value["task_id"].tolist() == ids
+        click(page, "tasks_proposed")
+        assert full.changes().tasks == set(ids[: PROPOSED["tasks"]])
+        entry = full.decisions.current()[Item("task", task_id=ids[0])]
+        assert (entry.source, entry.cause) == (recommended.id, "label-error")
+        assert page.button(key="tasks_proposed").disabled
+
     def test_shows_removed_tasks_alone(self, show: Open, full: Workspace) -> None:
         ids = full.project().tasks.train.task_ids
         full.decisions.append([Decision(Item("task", task_id=ids[1]), "remove", reviewer="me")])
@@ -106,6 +120,18 @@ class TestTasks:
 
 
 class TestImages:
+    def test_begins_with_what_is_recommended(self, show: Open, full: Workspace, started: list[list[str]]) -> None:
+        click(show("images"), "images_recommend")
+        assert started[-1][0] == "recommend"
+        recommended = stored_recommendation(full)
+        page = show("images")
+        click(page, "images_proposed")
+        suspicious = recommended.table("images.parquet")["image_id"].tolist()[: PROPOSED["images"]]
+        assert full.changes().images == set(suspicious)
+        page.selectbox(key="images_show").set_value("More likely wrong")
+        run_again(page)
+        assert f"{len(suspicious)} images" in words(page)
+
     def test_selected_images_are_removed_and_undone(self, show: Open, full: Workspace) -> None:
         page = show("images")
         ids = full.runs.all("rank")[0].table("images.parquet").sort_values("score")["image_id"].tolist()[:2]
