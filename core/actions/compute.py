@@ -11,5 +11,6 @@ def load(project: Project, compute: Compute) -> Loaded:
     """Place a project's model and tasks on a device; raise UserError if it or the precision does not exist."""
     model, tasks = project.model, project.tasks
     network = model.spec.bilevel()
-    lists = (tasks.train, tasks.heldout, tasks.validation)
-    return Loaded(network, model.params, project.images, *lists, compute, project.hashes)
+    return Loaded(
+        network, model.params, project.images, tasks.train, tasks.heldout, compute, project.hashes, tasks.validation
+    )

@@ -86,7 +86,7 @@ def tasks(
         Path | None, Option(help="Your own validation tasks, with --train-list and --heldout-list.")
     ] = None,
 ) -> None:
-    """Draw training, validation and held-out tasks from an image set.
+    """Draw training, validation and held-out tasks.
 
     Training chooses the step to keep by the validation tasks; accuracy is reported on the held-out tasks. Label noise
     can be injected into the training tasks. Instead of drawing, your own lists can be imported.

@@ -120,8 +120,8 @@ def steps(
     start, cost = loaded.params, settings.cost
     with writer.timed("steps"):
         if settings.rewind_tasks:
-            episodes = loaded.validation or loaded.heldout
-            choice = select_snapshot(loaded.model, candidates, episodes, settings.rewind_tasks, settings.seed)
+            judges = loaded.validation or loaded.heldout
+            choice = select_snapshot(loaded.model, candidates, judges, settings.rewind_tasks, settings.seed)
             start, cost = choice.params, cost + choice.cost
             losses = [loss if math.isfinite(loss) else None for loss in choice.losses]
             chosen_on = "held-out" if loaded.validation is None else "validation"

@@ -30,9 +30,9 @@ class Loaded:
         images: ImageSet,
         tasks: TaskList,
         heldout_tasks: TaskList,
-        validation_tasks: TaskList | None,
         compute: Compute,
         hashes: Mapping[str, str],
+        validation_tasks: TaskList | None = None,
     ) -> None:
         self.model, self.images, self.tasks, self.heldout_tasks = model, images, tasks, heldout_tasks
         self.validation_tasks = validation_tasks

@@ -18,12 +18,15 @@ from core.workspace.workspace import Workspace
 PROPOSED = {"tasks": 2, "images": 3, "instances": 4}
 
 
-def stored_recommendation(workspace: Workspace, seed: int = 0) -> Run:
-    """Store a recommendation whose items are the less suspicious the later they come in the task list."""
+def stored_recommendation(workspace: Workspace, seed: int = 0, last: str = "") -> Run:
+    """Store a recommendation whose items are the less suspicious the later they come in the task list.
+
+    The task ``last`` is the least suspicious one.
+    """
     project = workspace.project()
     rows = project.tasks.train.rows
     tables = {
-        "tasks": rows[["task_id"]].drop_duplicates(),
+        "tasks": rows[["task_id"]].drop_duplicates().sort_values("task_id", key=lambda ids: ids == last, kind="stable"),
         "images": rows[["image_id", "class"]].drop_duplicates("image_id"),
         "instances": rows[[*KEY, "class"]],
     }
@@ -40,7 +43,9 @@ def stored_recommendation(workspace: Workspace, seed: int = 0) -> Run:
                 level, "scoring_loss", "loss", "By hand.", len(suspicion), PROPOSED[level], 0.9, wrong
             )
         measured = pd.DataFrame({"level": ["tasks"], "protocol": ["easy"], "candidate": ["scoring_loss"], "auc": [1.0]})
-        run.write_table("candidates.parquet", measured.assign(average_precision=1.0, first=0.4, found=1.0, seconds=1.0))
+        run.write_table(
+            "candidates.parquet", measured.assign(average_precision=1.0, first=0.4, found=1.0, seconds=1.0, chosen=True)
+        )
         run.write_json("recommendation.json", {"levels": {k: asdict(v) for k, v in levels.items()}, "seconds": {}})
 
     key = cache_key(project, RecommendSettings(seed=seed), Compute("cpu"))

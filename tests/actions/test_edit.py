@@ -22,11 +22,11 @@ from core.actions.edit_results import UNFINISHED_TRAINING, EditResult, edit_resu
 from core.actions.evaluate import evaluation
 from core.actions.preparation import preparation_seconds, prepare_cost
 from core.checkpoints.model import TRAJECTORY, Model, ModelSpec, load_model, save_model, save_trajectory
-from core.editing.methods import SOLVE
+from core.editing.methods import SOLVE, steps
 from core.editing.net_effect import NetEffect
 from core.editing.newton import CURVATURE_STAGE, GRADIENT_STAGE, SHARES, TRIAL_STAGE, newton_edit
 from core.editing.settings import CONTROL_OF, EDIT_METHODS, ESTIMATES, FINETUNE
-from core.editing.steps import REWIND_TASKS, StepSettings, single_task_finetune, start_text
+from core.editing.steps import REWIND_TASKS, StepSettings, select_snapshot, single_task_finetune, start_text
 from core.maml.backbone import Params
 from core.maml.evaluation import Interval, evaluate
 from core.maml.loaded import Loaded
@@ -36,18 +36,16 @@ from core.runtime.errors import Cancelled, UserError
 from core.runtime.progress import Progress
 from core.tasks.changes import Changes, cleaned
 from core.tasks.generate import TaskSettings, generate, write_folder
-from core.workspace.runs import Run
+from core.workspace.runs import Run, RunWriter
 from core.workspace.workspace import Workspace, create
 
 COMPUTE = Compute("cpu", "float64")
 TRAINED = TrainSettings(iterations=30, meta_batch=4, learning_rate=1e-3)
 TASKS, KEPT = 6, 5
-RETRAINING = 30 * 4 + 0.5 * 20 * (4 + 4)
-"""Meta-gradients of a retraining: 30 steps of 4 tasks, and 20 checks on 4 validation and 4 training tasks."""
 
 
 def workspace_at(folder: Path, metadata: dict[str, object]) -> Workspace:
-    tasks = generate(TaskSettings(ways=3, shots=1, queries=2, count=TASKS, heldout=4))
+    tasks = generate(TaskSettings(ways=3, shots=1, queries=2, count=TASKS, heldout=4, validation=0))
     write_folder(tasks, folder / "tasks")
     spec = ModelSpec(ways=3, filters=2)
     save_model(Model(spec, spec.init(0, torch.float64), metadata), folder / "model")
@@ -132,25 +130,39 @@ def test_steps_begin_at_the_present_model(workspace: Workspace) -> None:
 
 @cache
 def overfitted(ready: Path) -> Params:
-    """Return a model with a low loss on the validation tasks, as it was trained on the very tasks."""
+    """Return a model with a low held-out loss, as it was trained on the very tasks."""
     loaded = load_workspace(Workspace(ready))
-    assert loaded.validation is not None
-    return single_task_finetune(loaded.model, loaded.params, loaded.validation, StepSettings(60))
+    return single_task_finetune(loaded.model, loaded.params, loaded.heldout, StepSettings(60))
 
 
 def with_snapshots(workspace: Workspace, ready: Path) -> list[dict[str, torch.Tensor]]:
-    """Save snapshots of two models: one with chance accuracy, one with a low validation loss."""
+    """Save snapshots of two models: one with chance accuracy, one with a low held-out loss."""
     loaded, better = load_workspace(workspace), overfitted(ready)
     worse = {name: 50 * value for name, value in loaded.params.items()}
     save_trajectory([Snapshot(worse, 1e-3), Snapshot(better, 1e-3)], workspace.folder / "model")
     return [loaded.place(one.params) for one in workspace.trajectory()]
 
 
-def test_steps_begin_at_the_snapshot_with_the_lowest_validation_loss(workspace: Workspace, ready: Path) -> None:
+def test_validation_tasks_choose_the_snapshot_where_there_are_any(
+    workspace: Workspace, ready: Path, tmp_path: Path
+) -> None:
+    snapshots = with_snapshots(workspace, ready)
+    settings = step_settings(workspace.project(), 0.9)
+    loaded, validation = load_workspace(workspace), generate(TaskSettings(ways=3, shots=1, queries=2, seed=7)).heldout
+    loaded.validation_tasks = validation.select(validation.task_ids[:5])
+    edited = steps(loaded, Changes(), settings, snapshots, RunWriter(tmp_path / "run"), Progress())
+    assert (edited.figures["start"]["kind"], edited.figures["start"]["tasks"]) == ("validation", 5)
+    want = select_snapshot(loaded.model, [*snapshots, loaded.params], loaded.episodes(loaded.validation_tasks), 8)
+    assert edited.figures["start"]["losses"] == pytest.approx(want.losses)
+    trained = single_task_finetune(loaded.model, want.params, loaded.train, settings)
+    assert torch.allclose(flatten(edited.params), flatten(trained), rtol=1e-6, atol=1e-8)
+
+
+def test_steps_begin_at_the_snapshot_with_the_lowest_heldout_loss(workspace: Workspace, ready: Path) -> None:
     _, better = with_snapshots(workspace, ready)
     settings = step_settings(workspace.project(), 0.9)
     assert settings == StepSettings(
-        round(0.9 * 30 * 4 - 0.5 * REWIND_TASKS * (SNAPSHOT_COUNT + 1)), rewind_tasks=REWIND_TASKS
+        round(0.9 * 120 - 0.5 * REWIND_TASKS * (SNAPSHOT_COUNT + 1)), rewind_tasks=REWIND_TASKS
     )
     loaded = load_workspace(workspace)
     for method, changes in (("steps", workspace.changes()), ("steps-all", Changes())):
@@ -158,9 +170,9 @@ def test_steps_begin_at_the_snapshot_with_the_lowest_validation_loss(workspace: 
         figures = run.json("edit.json")
         assert figures["start"]["number"] == 1
         assert figures["start"]["losses"][2] == pytest.approx(
-            float(evaluate(loaded.model, loaded.params, loaded.validation or loaded.heldout).loss.mean())
-        ), "the present model is the last candidate; all 4 validation tasks chose"
-        assert re.findall(r"\d+ of \d+|\d+ validation", start_text(figures)) == ["2 of 2", "4 validation"]
+            float(evaluate(loaded.model, loaded.params, loaded.heldout).loss.mean())
+        ), "the present model is the last candidate; all 4 held-out tasks chose"
+        assert re.findall(r"\d+ of \d+|\d+ held-out", start_text(figures)) == ["2 of 2", "4 held-out"]
         assert figures["cost"]["meta_gradients"] == settings.budget + 0.5 * 4 * 3
         episodes = loaded.episodes(cleaned(loaded.tasks, changes))
         want = single_task_finetune(loaded.model, better, episodes, settings)
@@ -208,8 +220,8 @@ def test_every_method_reports_its_cost(edited: Workspace) -> None:
         "steps-all": 40,
         "finetune": 3 * KEPT,
         "finetune-all": 3 * TASKS,
-        "retrain": RETRAINING,
-        "retrain-all": RETRAINING,
+        "retrain": 30 * 4,
+        "retrain-all": 30 * 4,
     }
     for method, cost in expected.items():
         assert found[method]["meta_gradients"] == cost, method
@@ -217,9 +229,7 @@ def test_every_method_reports_its_cost(edited: Workspace) -> None:
     # The gradient of the task that leaves, with a tangent; the size of the curvature; a solve, and its residual afresh.
     assert found["linear"]["meta_gradients"] == 2 + 2 * TASKS * 5 + 2 * TASKS * (report["iterations"] + 1)
     for method in EDIT_METHODS:
-        assert found[method]["share_of_retraining"] == pytest.approx(found[method]["meta_gradients"] / RETRAINING), (
-            method
-        )
+        assert found[method]["share_of_retraining"] == pytest.approx(found[method]["meta_gradients"] / 120), method
 
 
 def test_a_relabelled_task_costs_two_gradients(workspace: Workspace) -> None:
@@ -342,7 +352,7 @@ def test_durations_are_predicted_at_the_pace_of_finished_runs(workspace: Workspa
     assert pace is not None
     seconds = run.json("provenance.json")["seconds"]["fine-tune"]
     assert pace.gradient == pytest.approx(seconds / run.json("edit.json")["cost"]["meta_gradients"])
-    assert retraining_seconds(workspace, project) == pytest.approx(pace.gradient * RETRAINING)
+    assert retraining_seconds(workspace, project) == pytest.approx(pace.gradient * 120)
     seconds = evaluation(workspace, Compute(), Progress()).json("provenance.json")["seconds"]["stationarity"]
     predicted = prepare_cost(project, COMPUTE).meta_gradients * seconds / TASKS
     assert preparation_seconds(workspace, project, COMPUTE) == pytest.approx(predicted)

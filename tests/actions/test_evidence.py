@@ -38,7 +38,7 @@ QUICK = EvidenceSettings(("dot", "loss", "task-if"), subsets=5, seeds=2, targets
 @pytest.fixture(scope="module")
 def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     folder = tmp_path_factory.mktemp("evidence")
-    made = generate(TaskSettings(ways=3, shots=5, queries=5, count=12, heldout=4, noise="tasks:0.3:0.5"))
+    made = generate(TaskSettings(ways=3, shots=5, queries=5, count=12, heldout=4, noise="tasks:0.3:0.5", validation=0))
     write_folder(made, folder / "tasks")
     spec = ModelSpec(ways=3, backbone="mlp", hidden=(), shrink=4, rate=0.5, delta=1.0)
     settings = TrainSettings(iterations=10, learning_rate=0.02)

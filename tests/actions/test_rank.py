@@ -51,7 +51,9 @@ TIGHT: dict[str, Any] = {"tolerance": 1e-9, "iterations": 1000}
 def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     """A trained model with its snapshots; its rankings are shared by the module."""
     folder = tmp_path_factory.mktemp("problem")
-    tasks = generate(TaskSettings(ways=3, shots=1, queries=2, count=TASKS, heldout=HELDOUT, noise="tasks:0.5:0.5"))
+    tasks = generate(
+        TaskSettings(ways=3, shots=1, queries=2, count=TASKS, heldout=HELDOUT, noise="tasks:0.5:0.5", validation=0)
+    )
     write_folder(tasks, folder / "tasks")
     return trained(folder, "maml")
 

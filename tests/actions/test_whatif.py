@@ -63,7 +63,9 @@ def _small_basis() -> Iterator[None]:
 def bare(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A trained model with nothing computed."""
     folder = tmp_path_factory.mktemp("problem")
-    tasks = generate(TaskSettings(ways=3, shots=1, queries=2, count=N, heldout=TARGETS, noise="tasks:0.5:0.5"))
+    tasks = generate(
+        TaskSettings(ways=3, shots=1, queries=2, count=N, heldout=TARGETS, noise="tasks:0.5:0.5", validation=0)
+    )
     write_folder(tasks, folder / "tasks")
     settings = TrainSettings(iterations=4, meta_batch=2, learning_rate=0.01)
     spec = ModelSpec(ways=3, filters=2, blocks=2)

@@ -87,7 +87,7 @@ def change(folder: Path, **fields: Any) -> None:
         ({"backbone": "resnet"}, "backbone: "),
         ({"algorithm": "reptile"}, "algorithm: "),
         ({"backbone": "mlp", "shrink": 3}, "shrink"),
-        ({"pooling": "mean"}, "pooling 'mean'"),
+        ({"pooling": "none"}, "pooling 'none'"),
         ({"activation": "sine"}, "activation 'sine'"),
         ({"blocks": 9, "pooling": "max"}, "9 blocks.*7 x 7"),
     ],

@@ -15,7 +15,19 @@ from core.runtime.files import HOME_VARIABLE
 from core.workspace.workspace import Workspace
 
 ROOT = Path(__file__).parents[2]
-TASKS = ["tasks", "--count", "6", "--ways", "3", "--shots", "1", "--queries", "2", "--heldout", "4"]
+TASKS = [
+    "tasks",
+    "--count",
+    "6",
+    "--ways",
+    "3",
+    "--shots",
+    "1",
+    "--queries",
+    "2",
+    "--heldout",
+    "4",
+]  # and 4 validation tasks
 TRAIN = ["train", "--filters", "2", "--iterations", "3", "--polish", "0", "--device", "cpu"]
 SOLVE = ["--curvature-tasks", "0", "--device", "cpu"]
 

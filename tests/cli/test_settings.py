@@ -87,9 +87,17 @@ def test_an_option_refuses_values_out_of_bounds(cls: Any, command: str, field: s
         assert f"--{one.option}" in result.output
 
 
+OF_RECIPE = ("iterations", "meta_batch", "learning_rate")
+"""Settings of the training whose default is that of the recipe for the images."""
+
+
 @pytest.mark.parametrize(
     ("cls", "command", "field"),
-    [case for case in FIELDS if case[0] not in (ModelFields, SolveSettings, Estimator) and case[2] != "methods"],
+    [
+        case
+        for case in FIELDS
+        if case[0] not in (ModelFields, SolveSettings, Estimator) and case[2] not in ("methods", *OF_RECIPE)
+    ],
 )
 def test_the_default_of_an_option_is_that_of_its_setting(cls: Any, command: str, field: str) -> None:
     one = declared(cls)[field]
@@ -147,8 +155,8 @@ def test_widgets_have_default_range_choices_and_help_of_the_option(cls: Any, com
 
 CHANGED = [
     ImportOptions("mnist", Path("lists"), "28,32", 3, True, True, "latin-1", True),
-    TaskSettings("own", 3, 1, 2, 7, 4, "official", "val", 0.25, "images:0.1", 9, True),
-    TrainSettings(5, 2, 1e-4, 3, 1e-6, 8),
+    TaskSettings("own", 3, 1, 2, 7, 4, "official", "val", 0.25, "images:0.1", 9, True, 6, 0.2),
+    TrainSettings(5, 2, 1e-4, 3, 1e-6, 8, 4, 2),
     Compute("cpu", "float64", 4),
     EditSettings(("linear", "retrain"), 0.5, False),
     FinetuneSettings(7),

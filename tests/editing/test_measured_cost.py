@@ -21,7 +21,7 @@ from core.workspace.workspace import Project
 @pytest.fixture
 def loaded(tmp_path: Path) -> Loaded:
     """Return 100 training and 10 held-out tasks of two ways, one shot and two queries."""
-    tasks = generate(TaskSettings(ways=2, shots=1, queries=2, count=100, heldout=10))
+    tasks = generate(TaskSettings(ways=2, shots=1, queries=2, count=100, heldout=10, validation=0))
     spec = ModelSpec(ways=2, filters=2)
     return load(Project(tasks.images(), tasks, Model(spec, spec.init(0, torch.float64), {})), Compute("cpu"))
 

@@ -188,7 +188,7 @@ def test_initial_convolutions_are_he_normal() -> None:
 @pytest.mark.parametrize(
     ("field", "what"),
     [
-        ({"pooling": "mean"}, "pooling 'mean'.*stride or max"),
+        ({"pooling": "none"}, "pooling 'none'.*stride, max or mean"),
         ({"activation": "sine"}, "activation 'sine'.*relu or gelu or tanh"),
         ({"pooling": "max", "blocks": 3}, "3 blocks.*7 x 7"),
         ({"filters": 0}, "0 filters"),

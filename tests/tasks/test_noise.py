@@ -75,7 +75,7 @@ def rows_of_truth(folder: TaskFolder) -> pd.DataFrame:
 
 @pytest.mark.parametrize(("noise", "share"), [("images:0.1", 0.1), ("lookalike:0.25", 0.25)])
 def test_image_noise_mislabels_its_share_of_the_training_images(noise: str, share: float) -> None:
-    folder = generate(TaskSettings(ways=3, shots=2, queries=3, count=200, heldout=100, noise=noise))
+    folder = generate(TaskSettings(ways=3, shots=2, queries=3, count=200, heldout=100, noise=noise, validation=0))
     truth, images = rows_of_truth(folder), load_images("mnist5k")
     assert len(truth) == truth["image_id"].nunique() == round(share * 3500)
     assert (truth["given"] != truth["true"]).all()

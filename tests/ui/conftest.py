@@ -65,7 +65,7 @@ def make_edit(
 
 def make_bare(folder: Path) -> None:
     """A problem with nothing computed, in the workspace ``tiny``."""
-    tasks = generate(TaskSettings(ways=3, shots=1, queries=2, count=6, heldout=4))
+    tasks = generate(TaskSettings(ways=3, shots=1, queries=2, count=6, heldout=4, validation=0))
     write_folder(tasks, folder / "tasks")
     spec = ModelSpec(ways=3, filters=2)
     metadata = {

@@ -17,7 +17,7 @@ from core.tasks.changes import Changes
 from core.tasks.generate import TaskSettings, generate, write_folder
 from core.workspace.workspace import Workspace, all_workspaces, create, locate
 
-SETTINGS = TaskSettings(ways=3, shots=1, queries=2, count=4, heldout=2)
+SETTINGS = TaskSettings(ways=3, shots=1, queries=2, count=4, heldout=2, validation=0)
 SPEC = ModelSpec(ways=3, filters=2)
 
 
