@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 LEVELS = ("tasks", "images", "instances")
 """What is recommended for removal; ``instances`` are the rows of the task list."""
 CANDIDATE_WORDS = {
-    "scoring_loss": "loss on scoring tasks",
+    "scoring_loss": "loss in freshly drawn tasks",
     "loss": "adapted loss",
     "suspected": "share of suspected label errors",
     "self_influence": "self-influence",
