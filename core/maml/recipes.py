@@ -46,13 +46,13 @@ GREY = TrainingRecipe(
 COLOUR = TrainingRecipe(
     "small colour images",
     {"pooling": "mean", "activation": "gelu"},
-    {"steps": 1, "rate": 0.4},
+    {"steps": 1, "rate": 0.1},
     TrainSettings(iterations=3600, meta_batch=4, learning_rate=1e-2),
 )
 LARGE = TrainingRecipe(
     "large images, such as 84 x 84",
     {"pooling": "mean", "activation": "gelu"},
-    {"steps": 1, "rate": 0.4},
+    {"steps": 1, "rate": 0.1},
     TrainSettings(iterations=3600, meta_batch=4, learning_rate=1e-2),
 )
 RECIPES = {"grey": GREY, "colour": COLOUR, "large": LARGE}
