@@ -110,11 +110,6 @@ def draw_tasks(
             least=needed,
             rng=validation_rng,
         )
-        if not validation_positions.size and settings.validation:
-            raise UserError(
-                "There are too few images for validation tasks of other images than the training tasks.",
-                "Reduce the shots or queries, or draw none: --validation 0.",
-            )
     planted: pd.DataFrame | None = None
     given_labels = images.labels
     if noise.kind in ("images", "lookalike"):
@@ -128,10 +123,15 @@ def draw_tasks(
         train, planted = flip_labels(train, noise, noise_rng)
     heldout = sample_tasks(images, heldout_pool, **shape, count=settings.heldout, prefix="h", rng=heldout_rng)
     validation = None
-    if validation_positions.size:
-        pool = pool_of(images.labels, validation_positions, needed)
+    pool = pool_of(images.labels, validation_positions, needed)
+    if len(pool) >= settings.ways:
         count = min(VALIDATION_TASKS, settings.heldout) if settings.validation is None else settings.validation
         validation = sample_tasks(images, pool, **shape, count=count, prefix="v", rng=validation_rng)
+    elif settings.validation:
+        raise UserError(
+            "There are too few images for validation tasks of other images than the training tasks.",
+            "Reduce the shots or queries, or draw none: --validation 0.",
+        )
     return _folder(images, asdict(settings), train, heldout, validation, planted)
 
 

@@ -119,6 +119,17 @@ def test_validation_tasks_come_from_the_official_part_for_them() -> None:
     assert {parts[images.index[name]] for name in other.validation.rows["image_id"]} == {"train"}
 
 
+def test_an_official_validation_part_of_too_few_classes_gives_no_tasks() -> None:
+    images = tiny_images()
+    parts = np.where(images.labels == 0, "val", np.array(["train", "test"])[np.arange(len(images)) % 2])
+    settings = TaskSettings(ways=2, shots=1, queries=1, count=4, heldout=4)
+    folder = generate(settings, replace(images, splits=parts))
+    assert folder.validation is None
+    assert {parts[images.index[name]] for name in folder.train.rows["image_id"]} == {"train"}
+    with pytest.raises(UserError, match="too few images for validation"):
+        generate(replace(settings, validation=4), replace(images, splits=parts))
+
+
 def test_validation_leaves_a_group_of_images_together() -> None:
     images = load_images("mnist5k")
     grouped = replace(images, groups=np.array([f"writer {number % 50}" for number in range(len(images))]))
