@@ -22,9 +22,10 @@ from core.recommendation.recommend import Recommendation, recommend
 from core.recommendation.scores import (
     STAGES,
     Directions,
+    LabelClassifier,
+    label_scores,
     model_directions,
     row_scores,
-    scoring_rows,
     task_scores,
     with_self_influence,
 )
@@ -54,6 +55,11 @@ def trained() -> Loaded:
 @cache
 def directions() -> Directions:
     return model_directions(trained(), UnsavedSteps(), Progress(), {})
+
+
+def labels_of(loaded: Loaded) -> pd.DataFrame:
+    classifier = LabelClassifier(loaded, Progress())
+    return label_scores(loaded, classifier.classes, classifier.log_probabilities(), 1, 0, Progress(), {})
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -112,16 +118,31 @@ def test_candidates_are_measured_on_the_protocols_of_their_level(noisy: Recommen
 
 def test_scores_equal_those_they_are_named_after() -> None:
     loaded = trained()
-    scoring = scoring_rows(loaded, 1, 0, Progress(), {})
-    tasks = task_scores(loaded, scoring, directions(), Progress(), {})
+    labels = labels_of(loaded)
+    tasks = task_scores(loaded, labels, directions(), Progress(), {})
     np.testing.assert_allclose(tasks["loss"], task_difficulty(loaded, Progress()).loss, rtol=1e-5)
-    rows = row_scores(loaded, scoring, directions(), UnsavedSteps(), Progress(), {})["instances"]
-    query = rows[rows["role"] == "query"].groupby("task_id", sort=False)
-    np.testing.assert_allclose(tasks["harm"], query["harm"].sum(), rtol=1e-3, atol=1e-5)
-    np.testing.assert_allclose(tasks["loss"], query["loss"].mean(), rtol=1e-5)
-    by_task = rows.groupby("task_id", sort=False)["scoring_loss"].mean()
-    np.testing.assert_allclose(tasks["scoring_loss"], by_task)
+    tables = row_scores(loaded, labels, directions(), UnsavedSteps(), Progress(), {})
+    for name in set(tables["tasks"]) - {"task_id"}:  # the same by another way
+        np.testing.assert_allclose(tasks[name], tables["tasks"][name], rtol=1e-3, atol=1e-5)
+    rows = tables["instances"]
+    by_task, by_image = (rows.groupby(key, sort=False) for key in ("task_id", "image_id"))
+    for name in ("classifier", "scoring_loss"):
+        np.testing.assert_allclose(tasks[name], by_task[name].mean())
+    images = tables["images"].set_index("image_id")
+    np.testing.assert_allclose(images["harm"], by_image["harm"].sum().loc[images.index], rtol=1e-5, atol=1e-8)
     assert (tasks["self_influence"] > 0).all()
+
+
+def test_the_classifier_leaves_every_image_out() -> None:
+    """What an image is labelled does not change its own probabilities."""
+    loaded = trained()
+    classifier, image = LabelClassifier(loaded, Progress()), IMAGES.index[CLEAN.rows["image_id"].iloc[0]]
+    labels = np.full(len(IMAGES), -1)
+    labels[image] = (IMAGES.labels[image] + 1) % len(IMAGES.class_names)
+    given, changed = classifier.log_probabilities()[image], classifier.log_probabilities(labels)[image]
+    assert np.isfinite(given).all()
+    np.testing.assert_allclose(np.exp(changed), np.exp(given), atol=0.1)
+    assert classifier.classes[int(given.argmax())] == IMAGES.class_names[IMAGES.labels[image]]
 
 
 def test_removed_rows_are_left_out() -> None:
@@ -129,8 +150,7 @@ def test_removed_rows_are_left_out() -> None:
     weight[4::7] = 0
     tasks = TaskList(NOISY.rows.assign(weight=weight))
     loaded = trained().with_tasks(tasks)
-    scoring = scoring_rows(loaded, 1, 0, Progress(), {})
-    tables = row_scores(loaded, scoring, directions(), UnsavedSteps(), Progress(), {})
+    tables = row_scores(loaded, labels_of(loaded), directions(), UnsavedSteps(), Progress(), {})
     tables = with_self_influence(loaded, tables, directions(), UnsavedSteps(), Progress(), {})
     in_use = tasks.rows[weight > 0].reset_index(drop=True)
     pd.testing.assert_frame_equal(tables["instances"][KEY], in_use[KEY])
