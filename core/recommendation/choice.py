@@ -23,6 +23,20 @@ from core.recommendation.probability import EVIDENCE, ErrorOdds, fit_error_odds
 from core.recommendation.scores import SCORES, STAGES
 from core.review.calibration import COMBINATION, fit_weights, robust_scale
 
+COLUMNS = (
+    "level",
+    "protocol",
+    "candidate",
+    "items",
+    "injected",
+    "auc",
+    "average_precision",
+    "first",
+    "found",
+    "seconds",
+    "chosen",
+)
+"""Columns of :attr:`Choice.table`."""
 TIE = 0.01
 """Average precisions that differ by less count as equal, as the sampling error of a copy is larger."""
 DOUBT = 2.0
@@ -99,7 +113,7 @@ def choose(level: str, copies: Sequence[ScoredCopy]) -> Choice:
     candidate, evidence = _best(mean), _best(mean[list(EVIDENCE)])
     weights = {name: float(one) for name, one in zip(names, _weights(scaled, truth), strict=True) if one > 0}
     table = table.assign(chosen=table["candidate"] == candidate)
-    return Choice(candidate, weights, evidence, odds[evidence], table)
+    return Choice(candidate, weights, evidence, odds[evidence], table[list(COLUMNS)])
 
 
 def _is_compared(copy: ScoredCopy, odds: Mapping[str, ErrorOdds]) -> np.ndarray:

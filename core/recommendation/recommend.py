@@ -10,7 +10,7 @@ import pandas as pd
 
 from core.maml.loaded import Loaded
 from core.maml.storage import StepWriter
-from core.recommendation.choice import Choice, ScoredCopy, choose
+from core.recommendation.choice import COLUMNS, Choice, ScoredCopy, choose
 from core.recommendation.copies import PROTOCOLS, TASK_PROTOCOLS, NoisyCopy, noisy_copy
 from core.recommendation.probability import wrong_probabilities
 from core.recommendation.scores import (
@@ -99,9 +99,10 @@ def recommend(loaded: Loaded, settings: RecommendSettings, steps: StepWriter, pr
         level: _recommend_level(level, given[level], choice, tuple(sorted(notes[level])))
         for level, choice in choices.items()
     }
+    tables = [choice.table for choice in choices.values() if choice]
     return Recommendation(
         {level: table for level, (table, _) in found.items()},
-        pd.concat([choice.table for choice in choices.values() if choice], ignore_index=True),
+        pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=list(COLUMNS)),
         {level: summary for level, (_, summary) in found.items()},
         {f"{part}: {stage}": value for part, stages in seconds.items() for stage, value in stages.items()},
     )

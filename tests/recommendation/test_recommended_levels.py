@@ -39,6 +39,7 @@ from tests.problems import tiny_images, tiny_tasks
 IMAGES = tiny_images(per_class=60)
 CLEAN = tiny_tasks(IMAGES, ways=3, shots=2, queries=3, count=40)
 NOISY, TRUTH = flip_labels(CLEAN, Noise.parse("tasks:0.4:0.8"), np.random.default_rng(0))
+UNSAVED = UnsavedSteps(), Progress()
 HELDOUT = tiny_tasks(IMAGES, ways=3, shots=2, queries=3, count=8, seed=5)
 
 
@@ -72,7 +73,7 @@ def small_copies() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def noisy(small_copies: None) -> Recommendation:
-    return recommend(trained().with_tasks(NOISY), RecommendSettings(rounds=2), UnsavedSteps(), Progress())
+    return recommend(trained().with_tasks(NOISY), RecommendSettings(rounds=2), *UNSAVED)
 
 
 def test_the_noisy_tasks_are_proposed(noisy: Recommendation) -> None:
@@ -163,7 +164,7 @@ def test_images_that_cannot_be_mislabelled_are_not_measured() -> None:
     """Five images per class, whose rows disagree on it: no tasks can be drawn from them, and a note says so."""
     few = tiny_tasks(tiny_images(per_class=5), ways=3, shots=2, queries=3, count=6)
     few, _ = flip_labels(few, Noise.parse("tasks:1:0.8"), np.random.default_rng(0))
-    found = recommend(trained().with_tasks(few), RecommendSettings(rounds=1), UnsavedSteps(), Progress())
+    found = recommend(trained().with_tasks(few), RecommendSettings(rounds=1), *UNSAVED)
     images = found.levels["images"]
     assert images.notes
     assert images.expected_wrong is None
@@ -174,3 +175,6 @@ def test_images_that_cannot_be_mislabelled_are_not_measured() -> None:
     assert found.levels["tasks"].notes
     assert images.sentence
     assert images.proposal
+    one = recommend(trained().with_tasks(few.select(few.task_ids[:1])), RecommendSettings(rounds=1), *UNSAVED)
+    assert one.candidates.empty, "of one task, none can be noisy"
+    assert [level.proposed for level in one.levels.values()] == [0, 0, 0]
