@@ -25,7 +25,7 @@ TASK_PROTOCOLS, IMAGE_PROTOCOLS = ("easy", "hard"), ("image", "confusion")
 """Presets of noise within tasks and of mislabelled images; docs/method.md calls them (a) to (d)."""
 PROTOCOLS = {"tasks": TASK_PROTOCOLS, "images": IMAGE_PROTOCOLS, "instances": (*TASK_PROTOCOLS, *IMAGE_PROTOCOLS)}
 """The protocols that each level is measured on."""
-TASKS, MISLABELLED_TASKS, SCORED_ROW_TASKS = 120, 60, 30
+TASKS, MISLABELLED_TASKS, SCORED_ROW_TASKS = 120, 50, 30
 """Tasks of a copy with noise within tasks, and at most of one with mislabelled images; of the former, those whose rows
 are scored too. Scores of rows take longest, and these tasks have thousands of rows."""
 
@@ -36,7 +36,8 @@ class NoisyCopy:
 
     Attributes:
         row_tasks: Ids of the tasks whose rows are scored; noisy ones have their share among them.
-        labels: ``(images of the set,)``: class numbers of the image set after the noise; -1 where an image has none.
+        labels: ``(images of the set,)``: class numbers of the image set after the noise, -1 where an image has none;
+            None where images are not mislabelled.
         wrong: Ids of the noisy tasks and of the mislabelled images by level, and the keys
             (:data:`core.tasks.tasklist.KEY`) of the rows with wrong labels.
         is_redrawn: Whether the tasks were drawn anew; otherwise they are the given ones.
@@ -45,7 +46,7 @@ class NoisyCopy:
     protocol: str
     tasks: TaskList
     row_tasks: list[str]
-    labels: np.ndarray
+    labels: np.ndarray | None
     wrong: dict[str, frozenset]
     is_redrawn: bool
 
@@ -80,7 +81,7 @@ def noisy_copy(images: ImageSet, tasks: TaskList, protocol: str, seed: int) -> N
         except UserError:
             chosen = draw_rng.permutation(np.array(tasks.task_ids, dtype=object))[:TASKS]
             drawn, is_redrawn = tasks.select(list(chosen)), False
-        return _with_noisy_tasks(drawn, labels, protocol, is_redrawn, noise_rng)
+        return _with_noisy_tasks(drawn, protocol, is_redrawn, noise_rng)
     labelled = replace(images, labels=np.where(labels < 0, images.labels, labels))
     noisy_labels, truth = mislabel_images(labelled, positions, Noise.parse(protocol), noise_rng)
     drawn = _drawn(images, noisy_labels, positions, tasks, min(len(tasks), MISLABELLED_TASKS), draw_rng)
@@ -90,9 +91,7 @@ def noisy_copy(images: ImageSet, tasks: TaskList, protocol: str, seed: int) -> N
     return NoisyCopy(protocol, drawn, drawn.task_ids, noisy_labels, wrong, is_redrawn=True)
 
 
-def _with_noisy_tasks(
-    drawn: TaskList, labels: np.ndarray, protocol: str, is_redrawn: bool, rng: np.random.Generator
-) -> NoisyCopy:
+def _with_noisy_tasks(drawn: TaskList, protocol: str, is_redrawn: bool, rng: np.random.Generator) -> NoisyCopy:
     noisy, truth = flip_labels(drawn, Noise.parse(protocol), rng)
     wrong_tasks = frozenset(truth["task_id"])
     share = min(1.0, SCORED_ROW_TASKS / len(noisy))
@@ -101,7 +100,7 @@ def _with_noisy_tasks(
         members = [task for task in noisy.task_ids if (task in wrong_tasks) == is_wrong]
         row_tasks += members[: round(share * len(members))]
     wrong = {"tasks": wrong_tasks, "images": frozenset[str](), "instances": _keys(truth)}
-    return NoisyCopy(protocol, noisy, row_tasks, labels, wrong, is_redrawn)
+    return NoisyCopy(protocol, noisy, row_tasks, None, wrong, is_redrawn)
 
 
 def _keys(rows: pd.DataFrame) -> frozenset[tuple[str, str, str]]:

@@ -36,7 +36,7 @@ from core.maml.evaluation import evaluate
 from core.maml.loaded import Loaded
 from core.maml.storage import StepWriter
 from core.review.classifiers import LabelledFeatures, discriminant
-from core.review.image_labels import ImageLabelPairs, image_label_pairs
+from core.review.image_labels import image_label_pairs
 from core.review.member_scores import LOG_P_FLOOR, features_of, timed
 from core.review.scoring import score_pairs, task_shape, tasks_per_round
 from core.runtime.progress import Progress
@@ -118,6 +118,7 @@ class LabelClassifier:
 
     def __init__(self, loaded: Loaded, progress: Progress) -> None:
         self._images, self._pairs = loaded.images, image_label_pairs(loaded.tasks, loaded.images)
+        self._given: np.ndarray | None = None
         self._features = features_of(loaded.images, loaded.model, loaded.params, self._pairs, progress)
 
     @property
@@ -128,13 +129,15 @@ class LabelClassifier:
     def log_probabilities(self, labels: np.ndarray | None = None) -> np.ndarray:
         """Return the leave-one-out log-probability of every class for every image, ``(images of the set, classes)``.
 
-        It is NaN for images in no training task, and for the only image of a class.
+        Those of the given classes are computed once. It is NaN for images in no training task, and for the only image of a class.
 
         Args:
             labels: ``(images of the set,)``: class numbers of the image set to learn from in place of the given
                 classes; -1 leaves the given one.
         """
-        pairs: ImageLabelPairs = self._pairs
+        if labels is None and self._given is not None:
+            return self._given
+        pairs = self._pairs
         main = np.flatnonzero(pairs.is_main)
         images, learned = pairs.image[main], pairs.label[main]
         if labels is not None:
@@ -144,6 +147,8 @@ class LabelClassifier:
         data = LabelledFeatures(self._features[images], learned, len(pairs.classes), pairs.share[main])
         log_p = np.full((len(self._images), len(pairs.classes)), np.nan)
         log_p[images] = discriminant(data)[0]
+        if labels is None:
+            self._given = log_p
         return log_p
 
 
