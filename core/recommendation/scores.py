@@ -129,7 +129,8 @@ class LabelClassifier:
     def log_probabilities(self, labels: np.ndarray | None = None) -> np.ndarray:
         """Return the leave-one-out log-probability of every class for every image, ``(images of the set, classes)``.
 
-        Those of the given classes are computed once. It is NaN for images in no training task, and for the only image of a class.
+        Those of the given classes are computed once. They are NaN for images in no training task, and for the only
+        image of a class.
 
         Args:
             labels: ``(images of the set,)``: class numbers of the image set to learn from in place of the given
