@@ -25,7 +25,7 @@ TASK_PROTOCOLS, IMAGE_PROTOCOLS = ("easy", "hard"), ("image", "confusion")
 """Presets of noise within tasks and of mislabelled images; docs/method.md calls them (a) to (d)."""
 PROTOCOLS = {"tasks": TASK_PROTOCOLS, "images": IMAGE_PROTOCOLS, "instances": (*TASK_PROTOCOLS, *IMAGE_PROTOCOLS)}
 """The protocols that each level is measured on."""
-TASKS, MISLABELLED_TASKS, SCORED_ROW_TASKS = 120, 50, 30
+TASKS, MISLABELLED_TASKS, SCORED_ROW_TASKS = 100, 50, 20
 """Tasks of a copy with noise within tasks, and at most of one with mislabelled images; of the former, those whose rows
 are scored too. Scores of rows take longest, and these tasks have thousands of rows."""
 
