@@ -16,7 +16,7 @@ from core.workspace.runs import Run, RunWriter
 from core.workspace.workspace import Project, Workspace
 
 KIND = "recommend"
-VERSION = 1
+VERSION = 2
 """Raised whenever the results change, so that older recommendations are not reused."""
 
 

@@ -1,4 +1,4 @@
-"""Copies of the data with injected label noise, by the presets of :data:`core.tasks.settings.PRESETS`.
+"""Copies of the data with injected label noise, by presets of :data:`core.tasks.settings.PRESETS`.
 
 A copy consists of tasks that are drawn anew from the images with their given classes; the model stays as it is. The
 given tasks cannot serve as the clean part of a copy, as they may be noisy themselves. An image has the class that more
@@ -19,14 +19,13 @@ from core.review.scoring import TaskShape, task_shape
 from core.runtime.errors import UserError
 from core.tasks.noise import Noise, flip_labels, mislabel_images
 from core.tasks.sampling import Pool, pool_of, sample_tasks
-from core.tasks.settings import PRESETS
 from core.tasks.tasklist import KEY, TaskList
 
 TASK_PROTOCOLS, IMAGE_PROTOCOLS = ("easy", "hard"), ("image", "confusion")
 """Presets of noise within tasks and of mislabelled images; docs/method.md calls them (a) to (d)."""
 PROTOCOLS = {"tasks": TASK_PROTOCOLS, "images": IMAGE_PROTOCOLS, "instances": (*TASK_PROTOCOLS, *IMAGE_PROTOCOLS)}
 """The protocols that each level is measured on."""
-TASKS, MISLABELLED_TASKS, SCORED_ROW_TASKS = 120, 60, 30
+TASKS, MISLABELLED_TASKS, SCORED_ROW_TASKS = 100, 50, 20
 """Tasks of a copy with noise within tasks, and at most of one with mislabelled images; of the former, those whose rows
 are scored too. Scores of rows take longest, and these tasks have thousands of rows."""
 
@@ -37,6 +36,8 @@ class NoisyCopy:
 
     Attributes:
         row_tasks: Ids of the tasks whose rows are scored; noisy ones have their share among them.
+        labels: ``(images of the set,)``: class numbers of the image set after the noise, -1 where an image has none;
+            None where images are not mislabelled.
         wrong: Ids of the noisy tasks and of the mislabelled images by level, and the keys
             (:data:`core.tasks.tasklist.KEY`) of the rows with wrong labels.
         is_redrawn: Whether the tasks were drawn anew; otherwise they are the given ones.
@@ -45,19 +46,20 @@ class NoisyCopy:
     protocol: str
     tasks: TaskList
     row_tasks: list[str]
+    labels: np.ndarray | None
     wrong: dict[str, frozenset]
     is_redrawn: bool
 
 
-def first_share(protocol: str, level: str, injected: float) -> float:
-    """Return the share of the items that are checked to say how many errors a score finds.
+def first_share(protocol: str, level: str) -> float:
+    """Return the share of the items that are checked to say how many injected errors a score finds.
 
-    For noisy tasks this is 0.4 in the protocol ``easy``, the share of noisy tasks; otherwise twice the share of
-    errors, ``injected``.
+    This is twice the share of errors of the protocol, but for noisy tasks no more than 0.4, the share in ``easy``.
     """
-    if (protocol, level) == ("easy", "tasks"):
-        return Noise.parse(PRESETS[protocol]).share
-    return min(1.0, 2 * injected)
+    noise = Noise.parse(protocol)
+    if level == "tasks":
+        return min(0.4, 2 * noise.share)
+    return 2 * noise.share * (noise.labels or 1.0)
 
 
 def noisy_copy(images: ImageSet, tasks: TaskList, protocol: str, seed: int) -> NoisyCopy:
@@ -85,7 +87,8 @@ def noisy_copy(images: ImageSet, tasks: TaskList, protocol: str, seed: int) -> N
     drawn = _drawn(images, noisy_labels, positions, tasks, min(len(tasks), MISLABELLED_TASKS), draw_rng)
     rows = drawn.rows[drawn.rows["image_id"].isin(truth["image_id"])]
     wrong = {"tasks": frozenset[str](), "images": frozenset(rows["image_id"]), "instances": _keys(rows)}
-    return NoisyCopy(protocol, drawn, drawn.task_ids, wrong, is_redrawn=True)
+    noisy_labels = np.where(labels < 0, -1, noisy_labels)
+    return NoisyCopy(protocol, drawn, drawn.task_ids, noisy_labels, wrong, is_redrawn=True)
 
 
 def _with_noisy_tasks(drawn: TaskList, protocol: str, is_redrawn: bool, rng: np.random.Generator) -> NoisyCopy:
@@ -97,7 +100,7 @@ def _with_noisy_tasks(drawn: TaskList, protocol: str, is_redrawn: bool, rng: np.
         members = [task for task in noisy.task_ids if (task in wrong_tasks) == is_wrong]
         row_tasks += members[: round(share * len(members))]
     wrong = {"tasks": wrong_tasks, "images": frozenset[str](), "instances": _keys(truth)}
-    return NoisyCopy(protocol, noisy, row_tasks, wrong, is_redrawn)
+    return NoisyCopy(protocol, noisy, row_tasks, None, wrong, is_redrawn)
 
 
 def _keys(rows: pd.DataFrame) -> frozenset[tuple[str, str, str]]:

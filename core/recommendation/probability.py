@@ -1,16 +1,19 @@
 """Estimate which items are wrong, and how many, from the scores of copies with injected errors.
 
-**Odds.** On the copies, the probability that an item was injected is fitted as ``c sigmoid(a x + b)`` for the loss x on
-scoring tasks. The ceiling c is below 1 where the copies hold errors of the data too, as images may be mislabelled: then
-even among the most suspicious items only the share c was injected, and ``sigmoid(a x + b)`` is the probability of
-being wrong at all (learning from positive and unlabelled items; Elkan and Noto 2008).
+**Odds.** On the copies, the probability that an item was injected is fitted as ``c sigmoid(a x + b)`` in a score x. The
+ceiling c is below 1 if the copies hold errors of the data itself, such as mislabelled images: then even among the most
+suspicious items only the share c was injected, and ``sigmoid(a x + b)`` is the probability of being wrong at all. This
+is learning from positive and unlabelled items (Elkan and Noto 2008).
+
+**Unusual items.** A few right items look wrong to every score. Injected errors cannot tell how many, so a share
+:data:`UNUSUAL` of the right items is assumed to have the scores of wrong ones, which bounds the odds.
 
 **Prior.** The share of wrong items in the data is the one of highest likelihood under these odds (Saerens et al. 2002;
 :func:`core.review.forecast.error_rate`).
 
-**Order.** The loss on scoring tasks is used whatever the recommended score is: the model was trained on neither the
-given nor the copies' scoring tasks, so that its values are comparable; adapted losses of the given tasks are lower than
-those of the copies. Along the recommended order the probabilities are then made to decrease (isotonic regression).
+**Order.** Odds come from a score of :data:`EVIDENCE`, whatever score is recommended. These do not use the item's own
+tasks, on which the model was trained: the losses of the given tasks are lower than those of the copies, so that odds
+would not carry over. Along the recommended order the probabilities are then made to decrease (isotonic regression).
 """
 
 from __future__ import annotations
@@ -25,17 +28,19 @@ from sklearn.isotonic import IsotonicRegression
 
 from core.review.forecast import probabilities
 
-EVIDENCE = "scoring_loss"
-"""The score that probabilities come from."""
+EVIDENCE = ("classifier", "scoring_loss")
+"""The scores that probabilities may come from."""
+UNUSUAL = 0.005
+"""Share of the right items that look wrong, a judgement: of clean digits, 0.5 % are misclassified with confidence."""
 _MOST_WRONG = 0.5
-"""Largest share of wrong items in a copy, the injected ones included."""
+"""Largest share of wrong items in the copies, the injected ones included."""
 _RIDGE = 0.1
 """Penalty of the squared slope per standard deviation of the score: it stays finite if the errors are separated."""
 
 
 @dataclass(frozen=True)
 class ErrorOdds:
-    """The log-odds that an item is wrong, ``slope * x + intercept``, where the share ``prior`` of the items is wrong.
+    """The log-odds ``slope * x + intercept`` that an item of the copies is wrong, the share ``prior`` of which is.
 
     ``ceiling`` is c.
     """
@@ -46,8 +51,9 @@ class ErrorOdds:
     prior: float
 
     def log_ratio(self, x: np.ndarray) -> np.ndarray:
-        """Return ``(n,)`` log-likelihood ratios of a wrong item against a right one."""
-        return self.slope * x + self.intercept - logit(self.prior)
+        """Return ``(n,)`` log-likelihood ratios of a wrong item against a right one, usual or not."""
+        against = logit(self.prior) - self.slope * x - self.intercept
+        return -np.logaddexp(np.log1p(-UNUSUAL) + against, np.log(UNUSUAL))
 
 
 def fit_error_odds(scores: Sequence[np.ndarray], is_injected: Sequence[np.ndarray]) -> ErrorOdds:
@@ -76,7 +82,10 @@ def fit_error_odds(scores: Sequence[np.ndarray], is_injected: Sequence[np.ndarra
 
 
 def wrong_probabilities(odds: ErrorOdds, evidence: np.ndarray, suspicion: np.ndarray) -> np.ndarray:
-    """Return ``(n,)`` probabilities that items are wrong, which decrease along the order of ``suspicion`` ``(n,)``."""
+    """Return ``(n,)`` probabilities that items are wrong, which decrease along the order of ``suspicion`` ``(n,)``.
+
+    ``evidence`` ``(n,)`` is the score that the odds are of.
+    """
     p = probabilities(odds.log_ratio(evidence))
     order = np.argsort(-suspicion, kind="stable")
     decreasing = IsotonicRegression(increasing=False).fit_transform(np.arange(len(p)), p[order])

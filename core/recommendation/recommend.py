@@ -10,22 +10,24 @@ import pandas as pd
 
 from core.maml.loaded import Loaded
 from core.maml.storage import StepWriter
-from core.recommendation.choice import Choice, ScoredCopy, choose
+from core.recommendation.choice import COLUMNS, Choice, ScoredCopy, choose
 from core.recommendation.copies import PROTOCOLS, TASK_PROTOCOLS, NoisyCopy, noisy_copy
-from core.recommendation.probability import EVIDENCE, fit_error_odds, wrong_probabilities
+from core.recommendation.probability import wrong_probabilities
 from core.recommendation.scores import (
     SCORES,
     Directions,
+    LabelClassifier,
     Seconds,
+    label_scores,
     model_directions,
     row_scores,
-    scoring_rows,
     task_scores,
     with_self_influence,
 )
 from core.recommendation.settings import RecommendSettings
 from core.recommendation.summary import CANDIDATE_WORDS, LEVELS, SUSPICIOUS, LevelRecommendation, measured_sentence
 from core.review.calibration import COMBINATION, suspicion
+from core.review.member_scores import timed
 from core.runtime.errors import UserError
 from core.runtime.progress import NamedProgress, Progress
 from core.tasks.tasklist import KEY
@@ -47,7 +49,7 @@ class Recommendation:
         tables: By level, the items in the order of the task list, without rows of weight 0: ids (task_id; image_id; or
             task_id, role and image_id), for images and rows the class, one column per score, ``suspicion`` (the
             recommended score; larger is more suspicious) and ``probability`` (that the item is wrong; NaN if it cannot
-            be told). Images and rows have ``self_influence`` only if the recommended score uses it, as it takes long.
+            be told). There is ``self_influence`` only where the recommended score uses it, as it takes long.
         candidates: The tables of :class:`core.recommendation.choice.Choice` of all levels.
         levels: What is recommended, by level.
         seconds: By part and stage.
@@ -66,12 +68,13 @@ def recommend(loaded: Loaded, settings: RecommendSettings, steps: StepWriter, pr
         UserError: fewer classes with two images than classes per task.
     """
     seconds: dict[str, Seconds] = {"model": {}, "data": {}}
+    with timed(seconds["model"], "features"):
+        classifier = LabelClassifier(loaded, progress)
     along = model_directions(loaded, steps, progress, seconds["model"])
-    scoring = scoring_rows(loaded, settings.rounds, settings.seed, progress, seconds["data"])
-    given = {
-        "tasks": task_scores(loaded, scoring, along, progress, seconds["data"]),
-        **row_scores(loaded, scoring, along, steps, progress, seconds["data"]),
-    }
+    with timed(seconds["data"], "classifier"):
+        log_p = classifier.log_probabilities()
+    labels = label_scores(loaded, classifier.classes, log_p, settings.rounds, settings.seed, progress, seconds["data"])
+    given = row_scores(loaded, labels, along, steps, progress, seconds["data"])
     copies: dict[str, list[ScoredCopy]] = {level: [] for level in LEVELS}
     notes = {level: {along.note} - {""} for level in LEVELS}
     for protocol in PROTOCOLS["instances"]:
@@ -83,18 +86,23 @@ def recommend(loaded: Loaded, settings: RecommendSettings, steps: StepWriter, pr
         if not copy.is_redrawn:
             notes["tasks"].add(_GIVEN_TASKS)
         named, seconds[f"noise {protocol!r}"] = NamedProgress(progress, f"noise {protocol!r}"), {}
-        for level, scored in _score_copy(loaded, copy, along, settings, steps, named, seconds[f"noise {protocol!r}"]):
+        inputs = loaded, copy, classifier, along, settings, steps, named, seconds[f"noise {protocol!r}"]
+        for level, scored in _score_copy(*inputs):
             copies[level].append(scored)
     choices = {level: choose(level, copies[level]) if copies[level] else None for level in LEVELS}
-    if any(choice and choice.uses("self_influence") for level, choice in choices.items() if level != "tasks"):
+    takes_self_influence = {level for level, choice in choices.items() if choice and choice.uses("self_influence")}
+    if "tasks" in takes_self_influence:
+        given["tasks"] = task_scores(loaded, labels, along, progress, seconds["data"])
+    if takes_self_influence - {"tasks"}:
         given |= with_self_influence(loaded, given, along, steps, progress, seconds["data"])
     found = {
-        level: _recommend_level(level, given[level], copies[level], choice, tuple(sorted(notes[level])))
+        level: _recommend_level(level, given[level], choice, tuple(sorted(notes[level])))
         for level, choice in choices.items()
     }
+    tables = [choice.table for choice in choices.values() if choice]
     return Recommendation(
         {level: table for level, (table, _) in found.items()},
-        pd.concat([choice.table for choice in choices.values() if choice], ignore_index=True),
+        pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=list(COLUMNS)),
         {level: summary for level, (_, summary) in found.items()},
         {f"{part}: {stage}": value for part, stages in seconds.items() for stage, value in stages.items()},
     )
@@ -103,6 +111,7 @@ def recommend(loaded: Loaded, settings: RecommendSettings, steps: StepWriter, pr
 def _score_copy(
     loaded: Loaded,
     copy: NoisyCopy,
+    classifier: LabelClassifier,
     along: Directions,
     settings: RecommendSettings,
     steps: StepWriter,
@@ -111,13 +120,14 @@ def _score_copy(
 ) -> Iterator[tuple[str, ScoredCopy]]:
     """Yield the levels that the protocol of a copy is for, with their scores."""
     of_copy = loaded.with_tasks(copy.tasks)
-    scoring = scoring_rows(of_copy, settings.rounds, settings.seed, progress, seconds)
+    with timed(seconds, "classifier"):
+        log_p = classifier.log_probabilities(copy.labels)
+    labels = label_scores(of_copy, classifier.classes, log_p, settings.rounds, settings.seed, progress, seconds)
     of_rows = of_copy.with_tasks(copy.tasks.select(copy.row_tasks))
-    scored_rows = scoring[scoring["task_id"].isin(copy.row_tasks)]
-    tables = row_scores(of_rows, scored_rows, along, steps, progress, seconds)
-    tables = with_self_influence(of_rows, tables, along, steps, progress, seconds)
+    tables = row_scores(of_rows, labels[labels["task_id"].isin(copy.row_tasks)], along, steps, progress, seconds)
+    tables |= with_self_influence(of_rows, tables, along, steps, progress, seconds)
     if copy.protocol in TASK_PROTOCOLS:
-        tables["tasks"] = task_scores(of_copy, scoring, along, progress, seconds)
+        tables["tasks"] = task_scores(of_copy, labels, along, progress, seconds)
     for level, table in tables.items():
         is_wrong = _ids(level, table).isin(list(copy.wrong[level]))
         if copy.protocol in PROTOCOLS[level] and 0 < is_wrong.sum() < len(is_wrong):
@@ -131,7 +141,7 @@ def _ids(level: str, table: pd.DataFrame) -> pd.Index:
 
 
 def _recommend_level(
-    level: str, table: pd.DataFrame, copies: list[ScoredCopy], choice: Choice | None, notes: tuple[str, ...]
+    level: str, table: pd.DataFrame, choice: Choice | None, notes: tuple[str, ...]
 ) -> tuple[pd.DataFrame, LevelRecommendation]:
     """Return the given items with suspicion and probability, and the summary; ``table`` holds their scores."""
     candidate, weights = (choice.candidate, choice.weights) if choice else (SCORES[0], {})
@@ -139,8 +149,7 @@ def _recommend_level(
     score = suspicion(table[list(weights)], COMBINATION, weights) if is_combination else table[candidate].to_numpy()
     probability = np.full(len(table), np.nan)
     if choice and choice.auc >= _LEAST_AUC:
-        odds = fit_error_odds([copy.scores[EVIDENCE].to_numpy() for copy in copies], [copy.is_wrong for copy in copies])
-        probability = wrong_probabilities(odds, table[EVIDENCE].to_numpy(), score)
+        probability = wrong_probabilities(choice.odds, table[choice.evidence].to_numpy(), score)
     elif choice:
         notes = (*notes, _USELESS)
     proposed = probability[probability >= SUSPICIOUS]

@@ -1,6 +1,8 @@
 """The candidate scores: how suspicious every task, image and row is. For all of them, larger is more suspicious.
 
 =============== ============================================================================================
+classifier      minus the log-probability of the given class by a discriminant on the features of the images
+                (:func:`core.review.classifiers.discriminant`), each image left out; of a task, the mean over its rows
 scoring_loss    cross-entropy of the given class in scoring tasks (:mod:`core.review.scoring`), which are drawn anew;
                 of a task, the mean over its rows
 loss            adapted loss in the item's own tasks, as rankings show it (:mod:`core.influence.scores`)
@@ -25,7 +27,7 @@ from torch import Tensor
 
 from core.influence.curvature import task_gradients
 from core.influence.methods import DEFAULT, METHODS, estimator
-from core.influence.scores import image_table, instance_table
+from core.influence.scores import image_table, instance_table, task_table
 from core.influence.self_influence import directions, squared_sums
 from core.influence.solve import Solver
 from core.influence.solvers import SolveError
@@ -33,17 +35,19 @@ from core.influence.targets import target_gradient
 from core.maml.evaluation import evaluate
 from core.maml.loaded import Loaded
 from core.maml.storage import StepWriter
+from core.review.classifiers import LabelledFeatures, discriminant
 from core.review.image_labels import image_label_pairs
-from core.review.member_scores import timed
+from core.review.member_scores import LOG_P_FLOOR, features_of, timed
 from core.review.scoring import score_pairs, task_shape, tasks_per_round
 from core.runtime.progress import Progress
 from core.tasks.tasklist import KEY
 
-SCORES = ("scoring_loss", "loss", "suspected", "self_influence", "harm")
-"""In the order in which they are preferred where they find errors equally well: the model was not trained on scoring
-tasks, so what it has memorised of noisy tasks does not lower their loss."""
+SCORES = ("classifier", "scoring_loss", "loss", "suspected", "self_influence", "harm")
+"""In the order in which they are preferred where they find errors equally well: the model has learned to fit the errors
+that it was trained on, which lowers the later scores of these errors more than the earlier ones."""
 STAGES = {
     "tasks": {
+        "classifier": "classifier",
         "scoring_loss": "scoring tasks",
         "loss": "adapted losses",
         "suspected": "scoring tasks",
@@ -51,21 +55,22 @@ STAGES = {
         "harm": "gradients",
     },
     "images": {
+        "classifier": "classifier",
         "scoring_loss": "scoring tasks",
         "loss": "row scores",
         "self_influence": "self-influence of rows",
         "harm": "row scores",
     },
 }
-"""By level, the scores and the stage that each takes; scores may share a stage."""
+"""By level, the scores and the stage that each takes on a copy; scores may share a stage."""
 STAGES["instances"] = STAGES["images"]
-_SOLVE: dict[str, Any] = {"curvature_tasks": 8, "damping": 0.003, "tolerance": 0.05, "rank": 8}
+_SOLVE: dict[str, Any] = {"curvature_tasks": 8, "damping": 0.003, "tolerance": 0.1, "rank": 8}
 """Settings of the solve of influence. On the demos, 16 tasks and a tolerance of 0.01 find noisy tasks equally well, in
-three times the time."""
+four times the time."""
 _PROBES = 2
 """Passes of the sketch of self-influence: few, as its errors average out over thousands of rows."""
-_TASKS_AT_ONCE = 256
-"""Tasks whose gradients are in memory at once."""
+_GRADIENT_BYTES = 5e8
+"""Memory for the gradients of tasks."""
 Seconds = dict[str, float]
 
 
@@ -108,12 +113,63 @@ def model_directions(loaded: Loaded, steps: StepWriter, progress: Progress, seco
     return Directions(u, basis.inverse(shift), directions(basis, shift, 0, _PROBES, of_self.seed), note)
 
 
-def scoring_rows(loaded: Loaded, rounds: int, seed: int, progress: Progress, seconds: Seconds) -> pd.DataFrame:
-    """Return the rows of positive weight of the training tasks, scored in scoring tasks.
+class LabelClassifier:
+    """The classifier of the training images, on their features by the model."""
+
+    def __init__(self, loaded: Loaded, progress: Progress) -> None:
+        self._images, self._pairs = loaded.images, image_label_pairs(loaded.tasks, loaded.images)
+        self._given: np.ndarray | None = None
+        self._features = features_of(loaded.images, loaded.model, loaded.params, self._pairs, progress)
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Return the class names in the order of the columns of :meth:`log_probabilities`."""
+        return self._pairs.classes
+
+    def log_probabilities(self, labels: np.ndarray | None = None) -> np.ndarray:
+        """Return the leave-one-out log-probability of every class for every image, ``(images of the set, classes)``.
+
+        Those of the given classes are computed once. They are NaN for images in no training task, and for the only
+        image of a class.
+
+        Args:
+            labels: ``(images of the set,)``: class numbers of the image set to learn from in place of the given
+                classes; -1 leaves the given one.
+        """
+        if labels is None and self._given is not None:
+            return self._given
+        pairs = self._pairs
+        main = np.flatnonzero(pairs.is_main)
+        images, learned = pairs.image[main], pairs.label[main]
+        if labels is not None:
+            number = {name: position for position, name in enumerate(pairs.classes)}
+            of_set = np.array([number.get(name, -1) for name in self._images.class_names])
+            learned = np.where(labels[images] < 0, learned, of_set[labels[images]])
+        data = LabelledFeatures(self._features[images], learned, len(pairs.classes), pairs.share[main])
+        log_p = np.full((len(self._images), len(pairs.classes)), np.nan)
+        log_p[images] = discriminant(data)[0]
+        if labels is None:
+            self._given = log_p
+        return log_p
+
+
+def label_scores(
+    loaded: Loaded,
+    classes: tuple[str, ...],
+    log_p: np.ndarray,
+    rounds: int,
+    seed: int,
+    progress: Progress,
+    seconds: Seconds,
+) -> pd.DataFrame:
+    """Return the rows of positive weight of the training tasks with the scores of their labels.
+
+    Args:
+        classes, log_p: Of :class:`LabelClassifier`.
 
     Returns:
-        task_id, role, image_id, class, scoring_loss, is_suspected, is_main (whether most rows of the image have this
-        class); in the order of the task table.
+        task_id, role, image_id, class, classifier, scoring_loss, is_suspected, is_main (whether most rows of the image
+        have this class); in the order of the task table.
 
     Raises:
         UserError: fewer classes with two images than classes per task.
@@ -132,68 +188,76 @@ def scoring_rows(loaded: Loaded, rounds: int, seed: int, progress: Progress, sec
             seed=seed,
             on_chunk=progress.advance,
         )
+    column = np.array([classes.index(name) for name in pairs.classes])
+    classifier = -np.maximum(log_p[pairs.image, column[pairs.label]], LOG_P_FLOOR)
     in_use = pairs.of_row >= 0
     pair = pairs.of_row[in_use]
     return loaded.tasks.rows.loc[in_use, [*KEY, "class"]].assign(
-        scoring_loss=loss[pair], is_suspected=negative_margin[pair] > 0, is_main=pairs.is_main[pair]
+        classifier=np.nan_to_num(classifier, nan=np.nanmedian(classifier))[pair],
+        scoring_loss=loss[pair],
+        is_suspected=negative_margin[pair] > 0,
+        is_main=pairs.is_main[pair],
     )
 
 
 def task_scores(
-    loaded: Loaded, scoring: pd.DataFrame, along: Directions, progress: Progress, seconds: Seconds
+    loaded: Loaded, rows: pd.DataFrame, along: Directions, progress: Progress, seconds: Seconds
 ) -> pd.DataFrame:
-    """Return task_id and one column per score, in the order of the training tasks; ``scoring`` are their rows."""
-    by_task = scoring.groupby("task_id", sort=False)[["scoring_loss", "is_suspected"]].mean()
-    by_task = by_task.reindex(loaded.tasks.task_ids)
+    """Return task_id and one column per score, in the order of the training tasks.
+
+    ``rows`` are theirs (:func:`label_scores`).
+    """
     progress.stage("adapted losses", len(loaded.train))
     with timed(seconds, "adapted losses"):
         loss = evaluate(loaded.model, loaded.params, loaded.train, progress.advance).loss
     with timed(seconds, "gradients"):
         self_influence, influence = _products_of_tasks(loaded, along, progress)
-    columns = {
-        "task_id": loaded.tasks.task_ids,
-        "scoring_loss": by_task["scoring_loss"].to_numpy(),
-        "loss": loss,
-        "suspected": by_task["is_suspected"].to_numpy(float),
-        "self_influence": self_influence,
-        "harm": -influence,
-    }
-    return _filled(pd.DataFrame(columns))
+    columns = {"loss": loss, "self_influence": self_influence, "harm": -influence}
+    return _task_table(loaded.tasks.task_ids, rows, pd.DataFrame(columns, loaded.tasks.task_ids))
 
 
 def _products_of_tasks(loaded: Loaded, along: Directions, progress: Progress) -> tuple[np.ndarray, np.ndarray]:
     """Return self-influence and influence ``(N,)`` of the training tasks."""
     progress.stage("gradients of the tasks", len(loaded.train))
+    at_once = max(1, int(_GRADIENT_BYTES / (along.influence.numel() * along.influence.element_size())))
     parts = []
-    for positions in np.array_split(np.arange(len(loaded.train)), -(-len(loaded.train) // _TASKS_AT_ONCE)):
+    for positions in np.array_split(np.arange(len(loaded.train)), -(-len(loaded.train) // at_once)):
         g = task_gradients(loaded.model, loaded.params, loaded.train, positions, progress.advance)
         parts.append(torch.stack([(g * along.inverse(g)).sum(1), g @ along.influence]))
     of_self, influence = torch.cat(parts, 1).double().cpu().numpy()
     return of_self, influence
 
 
+def _task_table(task_ids: list[str], rows: pd.DataFrame, scores: pd.DataFrame) -> pd.DataFrame:
+    """Return the scores of tasks, by task id, with the means of those of their rows."""
+    means = rows.groupby("task_id", sort=False)[["classifier", "scoring_loss", "is_suspected"]].mean()
+    table = scores.join(means.rename(columns={"is_suspected": "suspected"})).reindex(task_ids)
+    return _filled(table.rename_axis("task_id").reset_index())
+
+
 def row_scores(
-    loaded: Loaded, scoring: pd.DataFrame, along: Directions, steps: StepWriter, progress: Progress, seconds: Seconds
+    loaded: Loaded, rows: pd.DataFrame, along: Directions, steps: StepWriter, progress: Progress, seconds: Seconds
 ) -> dict[str, pd.DataFrame]:
-    """Return the scores of the images and of the rows of the training tasks, without self-influence.
+    """Return the scores of the tasks, images and rows of the training tasks, without self-influence.
 
     Args:
-        scoring: The same rows (:func:`scoring_rows`).
+        rows: Theirs (:func:`label_scores`).
 
     Returns:
-        ``images``: image_id, class (given most often) and one column per score; ``instances``: task_id, role,
-        image_id, class and one column per score.
+        ``tasks``: as :func:`task_scores`; ``images``: image_id, class (given most often) and one column per score;
+        ``instances``: task_id, role, image_id, class and one column per score.
     """
     with timed(seconds, "row scores"):
-        rows = _rows_along(loaded, along.influence, "row scores", steps, progress)
-    by_image = image_table(rows).set_index("image_id")
-    images = scoring.loc[scoring["is_main"], ["image_id", "class", "scoring_loss"]].drop_duplicates("image_id")
-    of_images = by_image.loc[images["image_id"]]
-    images = images.assign(loss=of_images["loss"].to_numpy(), harm=-of_images["score"].to_numpy())
-    instances = scoring[[*KEY, "class", "scoring_loss"]]
-    instances = instances.assign(loss=rows["loss"].to_numpy(), harm=-rows["score"].to_numpy())
-    tables = {"images": images, "instances": instances}
-    return {level: _filled(table.reset_index(drop=True)) for level, table in tables.items()}
+        scored = _rows_along(loaded, along.influence, "row scores", steps, progress)
+    tasks, by_image = (one.assign(harm=-one["score"]) for one in (task_table(scored), image_table(scored)))
+    images = rows.loc[rows["is_main"], ["image_id", "class", "classifier", "scoring_loss"]].drop_duplicates("image_id")
+    images = images.merge(by_image[["image_id", "loss", "harm"]], on="image_id", validate="one_to_one")
+    instances = rows[[*KEY, "class", "classifier", "scoring_loss"]].reset_index(drop=True)
+    return {
+        "tasks": _task_table(loaded.tasks.task_ids, rows, tasks.set_index("task_id")[["loss", "harm"]]),
+        "images": _filled(images),
+        "instances": instances.assign(loss=scored["loss"].to_numpy(), harm=-scored["score"].to_numpy()),
+    }
 
 
 def with_self_influence(
@@ -204,7 +268,7 @@ def with_self_influence(
     progress: Progress,
     seconds: Seconds,
 ) -> dict[str, pd.DataFrame]:
-    """Return the tables of :func:`row_scores` with the self-influence of images and rows."""
+    """Return the tables of images and rows of :func:`row_scores` with their self-influence."""
     with timed(seconds, "self-influence of rows"):
         passes = [_rows_along(loaded, one, "self-influence of rows", steps, progress) for one in along.sketch]
     products = np.stack([rows["score"].to_numpy() for rows in passes])

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 LEVELS = ("tasks", "images", "instances")
 """What is recommended for removal; ``instances`` are the rows of the task list."""
 CANDIDATE_WORDS = {
+    "classifier": "classifier on the features",
     "scoring_loss": "loss in freshly drawn tasks",
     "loss": "adapted loss",
     "suspected": "share of suspected label errors",

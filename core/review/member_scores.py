@@ -58,7 +58,7 @@ FOLDS, EPOCHS = 5, 20
 """Folds and epochs of the networks of ``cross_validated``."""
 _PROBES = 6
 """Random directions of the Hutchinson estimate; its relative error is about (2 / probes)^0.5, enough to rank by."""
-_LOG_P_FLOOR = -60.0
+LOG_P_FLOOR = -60.0
 """Log-probabilities below are cut off, as float32 underflows near them."""
 
 
@@ -180,7 +180,7 @@ def _cross_validated_scores(images: ImageSet, pairs: ImageLabelPairs, seed: int,
     p = cross_validated_probabilities(
         images, rows, list(pairs.classes), folds=FOLDS, epochs=EPOCHS, seed=seed, on_fold=progress.advance
     )
-    return -np.maximum(np.log(p[np.arange(len(pairs)), pairs.label] + 1e-300), _LOG_P_FLOOR)
+    return -np.maximum(np.log(p[np.arange(len(pairs)), pairs.label] + 1e-300), LOG_P_FLOOR)
 
 
 def _classifier_scores(inputs: ScoreInputs, pairs: ImageLabelPairs, progress: Progress) -> ScoreTable:
@@ -198,7 +198,7 @@ def _classifier_scores(inputs: ScoreInputs, pairs: ImageLabelPairs, progress: Pr
     pooled = log_pool(by_discriminant, by_kernel, data)
     rows = np.searchsorted(images, pairs.image)
     scores = {
-        name: -np.maximum(log_p[rows, pairs.label], _LOG_P_FLOOR)
+        name: -np.maximum(log_p[rows, pairs.label], LOG_P_FLOOR)
         for name, log_p in (("classifier", pooled), ("discriminant", by_discriminant), ("kernel", by_kernel))
     }
     # Neighbours rate the main class of an image; its other classes get the opposite.

@@ -35,15 +35,18 @@ def test_probabilities_are_calibrated(natural: float, given: float) -> None:
     p, wrong = estimated(natural, given)
     assert p.sum() == pytest.approx(wrong.sum(), rel=0.25, abs=0.01 * N)
     proposed = p >= 0.5
-    assert abs(p[proposed].mean() - wrong[proposed].mean()) < 0.12
-    assert proposed.sum() > 0.3 * wrong.sum()
+    assert p[proposed].mean() - wrong[proposed].mean() < 0.05, (
+        "of few errors it is too low: unusual items are allowed for"
+    )
+    assert p[proposed].mean() - wrong[proposed].mean() > -0.12 or given < 0.05
+    assert proposed.sum() > 0.3 * wrong.sum() or given < 0.05
 
 
 @pytest.mark.parametrize("seed", range(4))
 def test_nothing_is_proposed_on_clean_data(seed: int) -> None:
     p, _ = estimated(0.0, 0.0, seed=seed)
-    assert (p >= 0.5).sum() <= 0.002 * N
-    assert p.sum() < 0.01 * N
+    assert not (p >= 0.5).any()
+    assert p.sum() < 0.005 * N
 
 
 def test_separated_errors_give_finite_odds() -> None:

@@ -22,9 +22,10 @@ from core.recommendation.recommend import Recommendation, recommend
 from core.recommendation.scores import (
     STAGES,
     Directions,
+    LabelClassifier,
+    label_scores,
     model_directions,
     row_scores,
-    scoring_rows,
     task_scores,
     with_self_influence,
 )
@@ -38,6 +39,7 @@ from tests.problems import tiny_images, tiny_tasks
 IMAGES = tiny_images(per_class=60)
 CLEAN = tiny_tasks(IMAGES, ways=3, shots=2, queries=3, count=40)
 NOISY, TRUTH = flip_labels(CLEAN, Noise.parse("tasks:0.4:0.8"), np.random.default_rng(0))
+UNSAVED = UnsavedSteps(), Progress()
 HELDOUT = tiny_tasks(IMAGES, ways=3, shots=2, queries=3, count=8, seed=5)
 
 
@@ -56,6 +58,11 @@ def directions() -> Directions:
     return model_directions(trained(), UnsavedSteps(), Progress(), {})
 
 
+def labels_of(loaded: Loaded) -> pd.DataFrame:
+    classifier = LabelClassifier(loaded, Progress())
+    return label_scores(loaded, classifier.classes, classifier.log_probabilities(), 1, 0, Progress(), {})
+
+
 @pytest.fixture(scope="module", autouse=True)
 def small_copies() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
@@ -66,7 +73,7 @@ def small_copies() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def noisy(small_copies: None) -> Recommendation:
-    return recommend(trained().with_tasks(NOISY), RecommendSettings(rounds=2), UnsavedSteps(), Progress())
+    return recommend(trained().with_tasks(NOISY), RecommendSettings(rounds=2), *UNSAVED)
 
 
 def test_the_noisy_tasks_are_proposed(noisy: Recommendation) -> None:
@@ -112,16 +119,31 @@ def test_candidates_are_measured_on_the_protocols_of_their_level(noisy: Recommen
 
 def test_scores_equal_those_they_are_named_after() -> None:
     loaded = trained()
-    scoring = scoring_rows(loaded, 1, 0, Progress(), {})
-    tasks = task_scores(loaded, scoring, directions(), Progress(), {})
+    labels = labels_of(loaded)
+    tasks = task_scores(loaded, labels, directions(), Progress(), {})
     np.testing.assert_allclose(tasks["loss"], task_difficulty(loaded, Progress()).loss, rtol=1e-5)
-    rows = row_scores(loaded, scoring, directions(), UnsavedSteps(), Progress(), {})["instances"]
-    query = rows[rows["role"] == "query"].groupby("task_id", sort=False)
-    np.testing.assert_allclose(tasks["harm"], query["harm"].sum(), rtol=1e-3, atol=1e-5)
-    np.testing.assert_allclose(tasks["loss"], query["loss"].mean(), rtol=1e-5)
-    by_task = rows.groupby("task_id", sort=False)["scoring_loss"].mean()
-    np.testing.assert_allclose(tasks["scoring_loss"], by_task)
+    tables = row_scores(loaded, labels, directions(), UnsavedSteps(), Progress(), {})
+    for name in set(tables["tasks"]) - {"task_id"}:  # the same by another way
+        np.testing.assert_allclose(tasks[name], tables["tasks"][name], rtol=1e-3, atol=1e-5)
+    rows = tables["instances"]
+    by_task, by_image = (rows.groupby(key, sort=False) for key in ("task_id", "image_id"))
+    for name in ("classifier", "scoring_loss"):
+        np.testing.assert_allclose(tasks[name], by_task[name].mean())
+    images = tables["images"].set_index("image_id")
+    np.testing.assert_allclose(images["harm"], by_image["harm"].sum().loc[images.index], rtol=1e-5, atol=1e-8)
     assert (tasks["self_influence"] > 0).all()
+
+
+def test_the_classifier_leaves_every_image_out() -> None:
+    """What an image is labelled does not change its own probabilities."""
+    loaded = trained()
+    classifier, image = LabelClassifier(loaded, Progress()), IMAGES.index[CLEAN.rows["image_id"].iloc[0]]
+    labels = np.full(len(IMAGES), -1)
+    labels[image] = (IMAGES.labels[image] + 1) % len(IMAGES.class_names)
+    given, changed = classifier.log_probabilities()[image], classifier.log_probabilities(labels)[image]
+    assert np.isfinite(given).all()
+    np.testing.assert_allclose(np.exp(changed), np.exp(given), atol=0.1)
+    assert classifier.classes[int(given.argmax())] == IMAGES.class_names[IMAGES.labels[image]]
 
 
 def test_removed_rows_are_left_out() -> None:
@@ -129,8 +151,7 @@ def test_removed_rows_are_left_out() -> None:
     weight[4::7] = 0
     tasks = TaskList(NOISY.rows.assign(weight=weight))
     loaded = trained().with_tasks(tasks)
-    scoring = scoring_rows(loaded, 1, 0, Progress(), {})
-    tables = row_scores(loaded, scoring, directions(), UnsavedSteps(), Progress(), {})
+    tables = row_scores(loaded, labels_of(loaded), directions(), UnsavedSteps(), Progress(), {})
     tables = with_self_influence(loaded, tables, directions(), UnsavedSteps(), Progress(), {})
     in_use = tasks.rows[weight > 0].reset_index(drop=True)
     pd.testing.assert_frame_equal(tables["instances"][KEY], in_use[KEY])
@@ -143,7 +164,7 @@ def test_images_that_cannot_be_mislabelled_are_not_measured() -> None:
     """Five images per class, whose rows disagree on it: no tasks can be drawn from them, and a note says so."""
     few = tiny_tasks(tiny_images(per_class=5), ways=3, shots=2, queries=3, count=6)
     few, _ = flip_labels(few, Noise.parse("tasks:1:0.8"), np.random.default_rng(0))
-    found = recommend(trained().with_tasks(few), RecommendSettings(rounds=1), UnsavedSteps(), Progress())
+    found = recommend(trained().with_tasks(few), RecommendSettings(rounds=1), *UNSAVED)
     images = found.levels["images"]
     assert images.notes
     assert images.expected_wrong is None
@@ -154,3 +175,6 @@ def test_images_that_cannot_be_mislabelled_are_not_measured() -> None:
     assert found.levels["tasks"].notes
     assert images.sentence
     assert images.proposal
+    one = recommend(trained().with_tasks(few.select(few.task_ids[:1])), RecommendSettings(rounds=1), *UNSAVED)
+    assert one.candidates.empty, "of one task, none can be noisy"
+    assert [level.proposed for level in one.levels.values()] == [0, 0, 0]
