@@ -1,12 +1,16 @@
-"""Compare training with learn2learn's loop: ``python -m benchmarks.training`` prints a table.
+"""Compare training with learn2learn's loop: ``python -m benchmarks.training`` prints two tables.
 
 Both train on the same tasks (5-way, 5 queries per class) and are measured on the same test tasks of other images, once
-after the same number of meta-gradients and once after the same seconds:
+after the same number of meta-gradients and once after the same time:
 
 - ``ours``: the recipe for the kind of images (:mod:`core.maml.recipes`) with its validation tasks, as the ``train``
   command runs it, with the number of its steps set to the budget;
 - ``learn2learn``: the loop, networks and hyper-parameters of its examples ``maml_omniglot.py`` (MNIST, Omniglot) and
   ``maml_miniimagenet.py`` (FC100): a meta-batch of 32, one inner step at rate 0.5, Adam at 0.003. Its last step counts.
+
+The first table has the speeds, measured alternately in short trainings; the second one the accuracies. How many
+meta-gradients the loop makes in the time of ours follows from the ratio of the speeds, so a busy machine does not
+change it. Ours includes the time of its validation.
 
 Image sets that are not on this machine are left out. A finished row is kept in ``--out`` and not measured again.
 """
@@ -14,8 +18,10 @@ Image sets that are not on this machine are left out. A finished row is kept in 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from statistics import median
 from typing import Annotated, Any
 
 import numpy as np
@@ -31,6 +37,7 @@ from core.maml.architectures import ARCHITECTURES
 from core.maml.evaluation import Interval, evaluate
 from core.maml.recipes import recipe_for
 from core.maml.settings import Backbone
+from core.maml.training import train
 from core.runtime.files import content_hash, read_json, write_json
 from core.runtime.memory import disable_malloc_trim
 from core.runtime.progress import Progress
@@ -40,6 +47,8 @@ from core.workspace.workspace import Project
 
 DATA, SHOTS, SEEDS = ("mnist", "omniglot", "fc100"), (1, 5), 3
 TASKS, TESTS, QUERIES = 2000, 300, 5
+TIMED, ROUNDS = 96, 5
+"""Meta-gradients of a timed training, and how often each is timed, after one round that does not count."""
 THEIR_BATCH, THEIR_INNER_RATE, THEIR_RATE = 32, 0.5, 0.003
 _DEVICE = Compute(device="cpu")
 
@@ -49,78 +58,125 @@ def tasks_of(data: str, shots: int, seed: int) -> TaskFolder:
     return generate(TaskSettings(data=data, shots=shots, queries=QUERIES, count=TASKS, heldout=TESTS, seed=seed))
 
 
-def ours(tasks: TaskFolder, budget: int, seed: int) -> tuple[float, float]:
-    """Return the test accuracy and the seconds of training by the recipe, for a budget of meta-gradients."""
-    images = tasks.images()
-    recipe = recipe_for(images.shape)
-    settings = replace(recipe.training, iterations=budget // recipe.training.meta_batch, seed=seed)
-    spec = spec_of(recipe.model_fields({"ways": tasks.train.ways}))
-    start = time.perf_counter()
-    model, _ = fit_model(images, tasks, spec, settings, _DEVICE, Progress())
-    seconds = time.perf_counter() - start
-    return model.metadata["report"]["heldout_accuracy"]["mean"], seconds
+class Ours:
+    """Training by the recipe."""
+
+    def __init__(self, tasks: TaskFolder, seed: int, meta_batch: int = 0) -> None:
+        self._tasks, self._images, recipe = tasks, tasks.images(), recipe_for(tasks.images().shape)
+        batch = meta_batch or recipe.training.meta_batch
+        self._settings = replace(recipe.training, meta_batch=batch, seed=seed)
+        self._spec = spec_of(recipe.model_fields({"ways": tasks.train.ways}))
+
+    def train(self, budget: int) -> float:
+        """Return the test accuracy after ``budget`` meta-gradients."""
+        settings = replace(self._settings, iterations=budget // self._settings.meta_batch)
+        model, _ = fit_model(self._images, self._tasks, self._spec, settings, _DEVICE, Progress())
+        return float(model.metadata["report"]["heldout_accuracy"]["mean"])
+
+    def seconds(self, count: int) -> tuple[float, float]:
+        """Return the seconds of ``count`` meta-gradients, and of one evaluation of the validation tasks."""
+        settings = replace(self._settings, iterations=-(-count // self._settings.meta_batch))
+        spec = self._spec.model_copy(update={"shape": self._images.shape})
+        loaded = load(Project(self._images, self._tasks, Model(spec, spec.init(0), {})), _DEVICE)
+        assert loaded.validation is not None
+        start = time.perf_counter()
+        train(loaded.model, loaded.params, loaded.train, settings)
+        trained = time.perf_counter()
+        evaluate(loaded.model, loaded.params, loaded.validation)
+        return trained - start, time.perf_counter() - trained
 
 
-def theirs(tasks: TaskFolder, budget: int, seconds: float, seed: int) -> tuple[float, float, float, float]:
-    """Return the test accuracy after ``budget`` meta-gradients and after ``seconds``, and what each one took.
+class Theirs:
+    """learn2learn's loop."""
 
-    The third value is the seconds of the budget, the fourth the meta-gradients within ``seconds``.
-    """
-    from learn2learn.algorithms import MAML  # type: ignore[import-untyped]
+    def __init__(self, tasks: TaskFolder, seed: int) -> None:
+        from learn2learn.algorithms import MAML  # type: ignore[import-untyped]
 
-    images = tasks.images()
-    network: Backbone = "omniglot-cnn" if images.shape[2] == 1 else "cnn4"
-    spec = ModelSpec(backbone=network, ways=tasks.train.ways, shape=images.shape, rate=THEIR_INNER_RATE, delta=0.0)
-    torch.manual_seed(seed)
-    architecture = ARCHITECTURES[network]
-    module = architecture.make(spec.ways, spec.shape, **architecture.defaults)
-    maml = MAML(module, lr=THEIR_INNER_RATE, first_order=False)
-    optimiser = torch.optim.Adam(maml.parameters(), lr=THEIR_RATE)
-    loaded = load(Project(images, tasks, Model(spec, spec.init(seed), {})), _DEVICE)
-    one_by_one = loaded.episodes(tasks.train)
-    rng = np.random.default_rng(seed)
+        images = tasks.images()
+        network: Backbone = "omniglot-cnn" if images.shape[2] == 1 else "cnn4"
+        spec = ModelSpec(backbone=network, ways=tasks.train.ways, shape=images.shape, rate=THEIR_INNER_RATE, delta=0.0)
+        torch.manual_seed(seed)
+        architecture = ARCHITECTURES[network]
+        self._module = architecture.make(spec.ways, spec.shape, **architecture.defaults)
+        self._maml = MAML(self._module, lr=THEIR_INNER_RATE, first_order=False)
+        self._optimiser = torch.optim.Adam(self._maml.parameters(), lr=THEIR_RATE)
+        self._loaded = load(Project(images, tasks, Model(spec, spec.init(seed), {})), _DEVICE)
+        self._episodes, self._count = self._loaded.episodes(tasks.train), len(tasks.train)
+        self._rng = np.random.default_rng(seed)
 
-    def accuracy() -> float:
-        params = {name: value.detach().clone() for name, value in module.named_parameters()}
-        return float(evaluate(loaded.model, params, loaded.heldout).mean_accuracy.mean)
+    def accuracy(self) -> float:
+        """Return the test accuracy."""
+        params = {name: value.detach().clone() for name, value in self._module.named_parameters()}
+        return float(evaluate(self._loaded.model, params, self._loaded.heldout).mean_accuracy.mean)
 
-    took, done, results = 0.0, 0, dict[str, tuple[float, float, int]]()
-    while len(results) < 2:
-        begin = time.perf_counter()
-        optimiser.zero_grad()
-        for chunk in one_by_one.chunks(np.sort(rng.choice(len(tasks.train), THEIR_BATCH, replace=False))):
-            for xs, ys, xq, yq in zip(chunk.task.xs, chunk.task.ys, chunk.task.xq, chunk.task.yq, strict=True):
-                learner = maml.clone()
-                learner.adapt(F.cross_entropy(learner(xs), ys))
-                (F.cross_entropy(learner(xq), yq) / THEIR_BATCH).backward()
-        optimiser.step()
-        took, done = took + time.perf_counter() - begin, done + THEIR_BATCH
-        for name, is_reached in (("budget", done >= budget), ("seconds", took >= seconds)):
-            if is_reached and name not in results:
-                results[name] = accuracy(), took, done
-    by_budget, by_seconds = results["budget"], results["seconds"]
-    return by_budget[0], by_seconds[0], by_budget[1], by_seconds[2]
+    def train(self, count: int) -> None:
+        """Train for about ``count`` more meta-gradients."""
+        for _ in range(round(count / THEIR_BATCH)):
+            self._optimiser.zero_grad()
+            chosen = np.sort(self._rng.choice(self._count, THEIR_BATCH, replace=False))
+            for chunk in self._episodes.chunks(chosen):
+                for xs, ys, xq, yq in zip(chunk.task.xs, chunk.task.ys, chunk.task.xq, chunk.task.yq, strict=True):
+                    learner = self._maml.clone()
+                    learner.adapt(F.cross_entropy(learner(xs), ys))
+                    (F.cross_entropy(learner(xq), yq) / THEIR_BATCH).backward()
+            self._optimiser.step()
+
+    def seconds(self, count: int) -> float:
+        """Return the seconds of ``count`` more meta-gradients."""
+        start = time.perf_counter()
+        self.train(count)
+        return time.perf_counter() - start
+
+
+def _stored(path: Path, measure: Callable[[], dict[str, float]]) -> dict[str, Any]:
+    """Return what was measured before, or measure and store it."""
+    if not path.exists():
+        write_json(path, measure())
+    return read_json(path)
+
+
+def speeds(data: str, shots: int, out: Path) -> dict[str, Any]:
+    """Return meta-gradients per second, and seconds of an evaluation of the validation tasks: medians of rounds."""
+
+    def measure() -> dict[str, float]:
+        tasks = tasks_of(data, shots, 0)
+        four, twelve, theirs = Ours(tasks, 0), Ours(tasks, 0, 12), Theirs(tasks, 0)
+        rounds = [(four.seconds(TIMED), twelve.seconds(TIMED), theirs.seconds(TIMED)) for _ in range(ROUNDS + 1)][1:]
+        return {
+            "ours": median(TIMED / one[0][0] for one in rounds),
+            "ours, 12 a step": median(TIMED / one[1][0] for one in rounds),
+            "4 to 12 a step": median(one[1][0] / one[0][0] for one in rounds),
+            "theirs": median(TIMED / one[2] for one in rounds),
+            "ours to theirs": median(one[2] / one[0][0] for one in rounds),
+            "validation": median(one[0][1] for one in rounds),
+        }
+
+    return _stored(out / f"speed-{data}-{shots}-{_key(data, shots)}.json", measure)
 
 
 def row(data: str, shots: int, seed: int, budget: int, out: Path) -> dict[str, Any]:
-    """Measure one row, or read it."""
-    recipe = recipe_for(tasks_of(data, shots, seed).images().shape)
-    path = out / f"{data}-{shots}-{seed}-{content_hash(repr(recipe), budget)[:8]}.json"
-    if path.exists():
-        return read_json(path)
-    tasks = tasks_of(data, shots, seed)
-    accuracy, seconds = ours(tasks, budget, seed)
-    by_budget, by_seconds, their_seconds, their_gradients = theirs(tasks, budget, seconds, seed)
-    measured = {
-        "ours": accuracy,
-        "equal meta-gradients": by_budget,
-        "equal seconds": by_seconds,
-        "seconds": seconds,
-        "their seconds": their_seconds,
-        "their meta-gradients": their_gradients,
-    }
-    write_json(path, measured)
-    return measured
+    """Return the test accuracies of one row and seed."""
+
+    def measure() -> dict[str, float]:
+        speed, tasks = speeds(data, shots, out), tasks_of(data, shots, seed)
+        checks = recipe_for(tasks.images().shape).training.checks
+        in_time = (budget / speed["ours"] + checks * speed["validation"]) * speed["ours"] / speed["ours to theirs"]
+        theirs, accuracy, done = Theirs(tasks, seed), dict[str, float](), 0
+        for name, count in sorted({"time": round(in_time), "budget": budget}.items(), key=lambda one: one[1]):
+            theirs.train(count - done)
+            accuracy[name], done = theirs.accuracy(), count
+        return {
+            "ours": Ours(tasks, seed).train(budget),
+            "equal meta-gradients": accuracy["budget"],
+            "equal time": accuracy["time"],
+            "their meta-gradients": in_time,
+        }
+
+    return _stored(out / f"{data}-{shots}-{seed}-{budget}-{_key(data, shots)}.json", measure)
+
+
+def _key(data: str, shots: int) -> str:
+    return content_hash(repr(recipe_for(tasks_of(data, shots, 0).images().shape)))[:8]
 
 
 def main(
@@ -129,25 +185,29 @@ def main(
     data: Annotated[str, typer.Option(help="Image sets, separated by commas.")] = ",".join(DATA),
     seeds: Annotated[int, typer.Option(help="Number of seeds.")] = SEEDS,
 ) -> None:
-    """Print a table: one row per image set and shots, with means over seeds and their 95 % intervals."""
+    """Print the tables; accuracies are means over seeds with 95 % intervals."""
     disable_malloc_trim()
-    print(f"{budget:,} meta-gradients, {seeds} seeds, {torch.get_num_threads()} threads; accuracy in percent\n")
-    print(
-        "| data | shots | ours | learn2learn, equal meta-gradients | the same, equal seconds | seconds: ours, theirs |"
-    )
+    rows = [(name, shots) for name in data.split(",") if find(name) is not None for shots in SHOTS]
+    for missing in (name for name in data.split(",") if find(name) is None):
+        print(f"{missing} is not on this machine.")
+    print(f"Meta-gradients per second, {torch.get_num_threads()} threads\n")
+    print("| data | shots | ours, 4 tasks a step | 12 a step | 4 to 12 | learn2learn | ours to learn2learn |")
+    print("|---|---|---|---|---|---|---|", flush=True)
+    for name, shots in rows:
+        one = speeds(name, shots, out)
+        figures = [f"{one['ours']:.1f}", f"{one['ours, 12 a step']:.1f}", f"{one['4 to 12 a step']:.2f}"]
+        figures += [f"{one['theirs']:.1f}", f"{one['ours to theirs']:.1f}"]
+        print(f"| {name} | {shots} | {' | '.join(figures)} |", flush=True)
+    print(f"\nAccuracy in percent after {budget:,} meta-gradients, {seeds} seeds\n")
+    print("| data | shots | ours | learn2learn, as many meta-gradients | the same time | its meta-gradients then |")
     print("|---|---|---|---|---|---|", flush=True)
-    for name in data.split(","):
-        if find(name) is None:
-            print(f"| {name} | | not on this machine | | | |", flush=True)
-            continue
-        for shots in SHOTS:
-            rows = [row(name, shots, seed, budget, out) for seed in range(seeds)]
-            means = [
-                Interval.of([one[column] for one in rows]).percent(unit="")
-                for column in ("ours", "equal meta-gradients", "equal seconds")
-            ]
-            took = ", ".join(f"{np.mean([one[column] for one in rows]):.0f}" for column in ("seconds", "their seconds"))
-            print(f"| {name} | {shots} | {' | '.join(means)} | {took} |", flush=True)
+    for name, shots in rows:
+        measured = [row(name, shots, seed, budget, out) for seed in range(seeds)]
+        means = [
+            Interval.of([one[column] for one in measured]).percent(unit="")
+            for column in ("ours", "equal meta-gradients", "equal time")
+        ]
+        print(f"| {name} | {shots} | {' | '.join(means)} | {measured[0]['their meta-gradients']:,.0f} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ import streamlit as st
 from core.actions.edit_cost import finetune_pace
 from core.actions.recommend import newest_recommendation
 from core.editing.curves import points
-from core.editing.settings import FINETUNE, ORDERS, RANKED_ORDERS, CurveSettings, FinetuneSettings
+from core.editing.settings import FINETUNE, CurveSettings, FinetuneSettings, possible_orders
 from core.maml.cost import seconds_of, training_passes
 from core.runtime.progress import format_duration
 from core.runtime.settings import arguments_of
@@ -20,8 +20,9 @@ from core.ui.edit.curve_results import ORDER_NAMES, averages, curve_label, curve
 from core.ui.ranking.panel import rank_now
 from core.ui.shell import settings_widgets as widgets
 from core.ui.shell.command import command_block
-from core.ui.shell.context import Context, choose_ranking, page, ranking_label, table
+from core.ui.shell.context import RUN_HASH, Context, choose_ranking, page, ranking_label, table
 from core.ui.shell.jobs import is_running, job_panel, start
+from core.ui.shell.precomputed import precomputed_note
 from core.ui.shell.text import count, plain
 from core.workspace.runs import Run
 
@@ -51,9 +52,9 @@ def main() -> None:
 def _form(context: Context, ranking: Run) -> list[str]:
     """Draw the controls for a curve and start it; return its command."""
     has_recommendation = newest_recommendation(context.workspace, context.project) is not None
-    choices = ORDERS if has_recommendation else RANKED_ORDERS
+    choices = possible_orders(has_recommendation)
     with st.container(border=True):
-        shares_place, orders_place = st.columns(2)
+        shares_place, orders_place = st.columns([2, 3])
         by_place, seeds_place, steps_place, button_place = st.columns([2, 2, 2, 2], vertical_alignment="bottom")
         by = widgets.segments(by_place, CurveSettings, "by", key="curve_by")
         shares = widgets.several(
@@ -72,7 +73,7 @@ def _form(context: Context, ranking: Run) -> list[str]:
             key="curve_orders_recommended" if has_recommendation else "curve_orders",
             choices=choices,
             value=choices,
-            format_func=lambda name: ORDER_NAMES[name],
+            format_func=lambda name: ORDER_NAMES[name].removesuffix(" first").removesuffix(" order"),
         )
         seeds = widgets.number(seeds_place, CurveSettings, "seeds", key="curve_seeds")
         length = widgets.number(steps_place, FinetuneSettings, "finetune_steps", key="curve_steps")
@@ -95,7 +96,8 @@ def _form(context: Context, ranking: Run) -> list[str]:
 def _effort(context: Context, settings: CurveSettings, steps: int) -> str:
     """Return the amount of work of a curve, with the time where the pace of fine-tuning is known."""
     fits, pace = len(list(points(settings))), finetune_pace(context.workspace, context.project)
-    text = f"{count(fits, 'fine-tune')} of {count(steps, 'step')}, ordered by the ranking in the sidebar"
+    recommended = "the newest recommendation and " if "recommended" in settings.orders else ""
+    text = f"{count(fits, 'fine-tune')} of {count(steps, 'step')}, ordered by {recommended}the ranking in the sidebar"
     if pace is None:
         return text
     passes = training_passes(replace(FINETUNE, iterations=steps), len(context.project.tasks.train))
@@ -111,6 +113,7 @@ def _finished(context: Context) -> None:
     labels = {run_id: curve_label(run) for run_id, run in found.items()}
     chosen = st.selectbox("Finished curves", list(found), format_func=lambda run_id: labels[run_id], key="curve_run")
     run = found[chosen]
+    precomputed_note(context, run)
     measured, by = table(run, "points.parquet"), run.config["by"]
     sentences, means = _summary(run)
     st.markdown("\n".join(f"- {sentence}" for sentence in sentences))
@@ -132,7 +135,7 @@ def _finished(context: Context) -> None:
         )
 
 
-@st.cache_data(max_entries=32, show_spinner=False)
+@st.cache_data(max_entries=32, show_spinner=False, hash_funcs=RUN_HASH)
 def _summary(run: Run) -> tuple[list[str], pd.DataFrame]:
     """Return the findings of a curve as sentences, and its averages over seeds."""
     measured = table(run, "points.parquet")
@@ -142,7 +145,8 @@ def _summary(run: Run) -> tuple[list[str], pd.DataFrame]:
 def _ranked_by(context: Context, run: Run) -> str:
     known = {one.id: one for one in context.workspace.runs.all("rank")}
     ranking = known.get(run.config["ranking"])
-    return f"Ranking: {plain(ranking_label(ranking) if ranking else run.config['ranking'])}."
+    recommendation = f" Recommendation: {plain(one)}." if (one := run.config.get("recommendation")) else ""
+    return f"Ranking: {plain(ranking_label(ranking) if ranking else run.config['ranking'])}.{recommendation}"
 
 
 main()

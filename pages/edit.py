@@ -7,13 +7,14 @@ from collections.abc import Collection
 import pandas as pd
 import streamlit as st
 
-from core.actions.decide import worst_items
+from core.actions.decide import cause_of_order, worst_items
 from core.actions.edit_results import EditResult
 from core.actions.recommend import newest_recommendation, recommended_levels
 from core.decisions.export_tables import changed_items
 from core.decisions.table import table_items
 from core.editing.retraining import training_settings
 from core.editing.settings import DEFAULT_EDIT_METHODS, EditSettings
+from core.influence.settings import SELF_INFLUENCE
 from core.maml.evaluation import Interval
 from core.runtime.settings import arguments
 from core.tasks.changes import Changes
@@ -33,14 +34,14 @@ from core.ui.edit.results import (
     retraining_note,
     steps_note,
 )
-from core.ui.ranking.method_panel import SELF
 from core.ui.ranking.panel import newest_evaluation
 from core.ui.review.decide import decide, removal_bar
 from core.ui.shell.command import command_block
 from core.ui.shell.context import Context, choose_ranking, page, table
 from core.ui.shell.jobs import is_running, job_panel, start, start_button
+from core.ui.shell.precomputed import precomputed_note
 from core.ui.shell.text import count, minute_of, plain
-from core.ui.trust.panel import solve_lines
+from core.ui.trust.panel import order_words, solve_lines
 from core.ui.whatif.panel import live_estimate
 from core.workspace.runs import Run
 
@@ -58,8 +59,8 @@ def main() -> None:
     """Draw the page."""
     with page("Edit") as context:
         orders = _orders(context)
-        chosen = st.session_state.get(_order_key(orders), next(iter(orders), _HARMFUL))
-        changes = removal_bar(context, "harmful" if chosen == _HARMFUL else "label-error")
+        chosen = orders.get(st.session_state.get(_order_key(orders), next(iter(orders), "")))
+        changes = removal_bar(context, cause_of_order(chosen) if chosen else "harmful")
         left, right = st.columns([3, 2], gap="large")
         with left:
             _decided(context)
@@ -129,7 +130,12 @@ def _remove_worst(context: Context, orders: dict[str, Run]) -> list[list[str]]:
         return [["recommend"], ["remove", "--recommended"]]
     by = st.segmented_control("Items", ["tasks", "images"], default="tasks", key="edit_by", required=True)
     name = st.segmented_control(
-        "Order", list(orders), default=next(iter(orders)), key=_order_key(orders), required=True
+        "Order",
+        list(orders),
+        default=next(iter(orders)),
+        key=_order_key(orders),
+        required=True,
+        format_func=lambda one: order_words(orders[one], one),
     )
     order = orders[name]
     items, kind = table(order, f"{by}.parquet"), by[:-1]
@@ -146,7 +152,7 @@ def _remove_worst(context: Context, orders: dict[str, Run]) -> list[list[str]]:
     already = f" Already decided: {number - len(new)} of the {number}." if len(new) < number else ""
     st.caption(f"{_meaning(order, items, by, int(number))}{already}")
     if st.button(f"Remove {count(len(new), kind)}", key="edit_remove_worst", type="primary", disabled=not new):
-        decide(context, new, "remove", order.id, f"among the {number} {name} {by}")
+        decide(context, new, "remove", order.id, f"among the {number} {order_words(order, name)} {by}")
         st.rerun()
     return [["remove", "--ranking", order.id, "--by", by, "--worst", str(number)]]
 
@@ -158,7 +164,7 @@ def _meaning(order: Run, items: pd.DataFrame, by: str, number: int) -> str:
         share = items.sort_values("suspicion", ascending=False, kind="stable")["probability"].head(number).mean()
         expected = "" if pd.isna(share) else f" {share:.0%} of the first {number:,} are expected to be wrong."
         return plain(f"{recommended_levels(order)[by].sentence}{expected}")
-    if order.config["method"] == SELF:
+    if order.config["method"] == SELF_INFLUENCE:
         return "Self-influence puts the most suspicious items first, whether or not they are harmful."
     harmful = int((items["score"] < 0).sum())
     return (
@@ -202,6 +208,7 @@ def _effects(context: Context, changes: Changes) -> None:
         job_panel(context.workspace.jobs, "evaluate")
     else:
         _results(context, evaluated, found)
+        precomputed_note(context, *(one.run for one in found))
 
 
 def _headline(context: Context, found: list[EditResult]) -> None:

@@ -1,7 +1,10 @@
 """Images: the most helpful and the most harmful training images in a grid; a selected one with all its tasks."""
 
+from functools import partial
+
 import streamlit as st
 
+from core.actions.decide import cause_of_order
 from core.decisions.log import Item
 from core.recommendation.summary import SUSPICIOUS
 from core.ui.grid.pictures import image_tiles, pixels
@@ -17,7 +20,7 @@ from core.ui.review.decide import decision_buttons, removal_bar
 from core.ui.review.duplicates_panel import duplicates_panel
 from core.ui.shell.context import page, table
 from core.ui.shell.text import plain
-from core.ui.trust.panel import EFFECT_HELP, score_words
+from core.ui.trust.panel import EFFECT_HELP, bar_words, order_words, score_ends, score_words
 
 GRID = "images_grid"
 SUSPICION = "Most suspicious"
@@ -42,17 +45,18 @@ with page("Images") as context:
     order_key = "images_order_recommended" if known else "images_order"  # its own default
     # Suspicion and a high loss suggest label errors; the other orders are by influence.
     by_label = st.session_state.get(order_key, orders[0]) in (SUSPICION, "Highest loss")
-    removal = removal_bar(context, "label-error" if by_label else "harmful")
+    removal = removal_bar(context, "label-error" if by_label else cause_of_order(run))
     recommended = recommendation_panel(context, "images")
     images = with_suspicion(table(run, "images.parquet"), recommended, "images", ["image_id"])
 
     one, two, three, four, five = st.columns([2, 2, 2.4, 2.2, 1.2], vertical_alignment="bottom")
-    order = one.selectbox("Order", orders, key=order_key)
+    order = one.selectbox("Order", orders, key=order_key, format_func=partial(order_words, run))
     role = two.selectbox(
         "Occurrences", list(ROLES), key="images_role", help="The occurrences of an image that contribute to its score."
     )
     classes = three.multiselect("Given class", sorted(images["class"].unique()), key="images_classes")
-    show = four.selectbox("Show", [name for name in SHOW if recommended or name != SHOW[1]], key="images_show")
+    is_possible = {"More likely wrong": recommended is not None, "Harmful only": score_ends(run)[0] == "harmful"}
+    show = four.selectbox("Show", [name for name in SHOW if is_possible.get(name, True)], key="images_show")
     size = five.selectbox("Per page", SIZES, index=1, key="images_size")
     score = ROLES[role]
     shown = images[images["class"].isin(classes)] if classes else images
@@ -84,15 +88,15 @@ with page("Images") as context:
     if event.opened:
         st.session_state["images_open"] = event.opened
     with bar:
-        remove, keep, text, page_number = st.columns([2, 2, 5, 1.6], vertical_alignment="bottom")
+        remove, keep, _, page_number = st.columns([2, 2, 5, 1.6], vertical_alignment="bottom")
         items = [Item("image", image_id=i) for i in event.selected]
-        reasons = (f"{order.lower()}, occurrences: {role}", "")
+        reasons = (f"{order_words(run, order).lower()}, occurrences: {role}", "")
         decision_buttons(
             context, (remove, keep), items, f"{len(items)} selected", run.id, reasons, key="images", grid=GRID
         )
-        text.caption(
+        st.caption(
             f"{len(shown):,} images. Click, shift-click or Ctrl+A to select, double-click or Enter to open. "
-            f"{FRAMED if recommended else FRAMED_BY_PREDICTION} {score_words(run, 'image')}"
+            f"{FRAMED if recommended else FRAMED_BY_PREDICTION} {bar_words(run)} {score_words(run, 'image')}"
         )
         page_number.number_input(f"Page of {last + 1}", 1, last + 1, number, key="images_page")
 

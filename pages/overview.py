@@ -2,11 +2,13 @@
 
 import streamlit as st
 
+from core.actions.recommend import newest_recommendation, recommended_levels
 from core.ui.ranking.panel import newest_evaluation, rank_panel
 from core.ui.shell.command import command_block
 from core.ui.shell.context import page
 from core.ui.shell.jobs import job_panel, jobs_of, start, start_button
 from core.ui.shell.navigation import page as link
+from core.ui.shell.precomputed import precomputed_note
 from core.ui.shell.text import count, plain
 from core.ui.trust.evidence_results import evidence_runs
 from core.ui.trust.panel import NOT_STATIONARY, STATIONARY, inner_lines
@@ -19,6 +21,7 @@ with page("Overview") as context:
         st.caption(plain(f"{workspace.name}: {workspace.about}"))
     evaluated = newest_evaluation(context)
     ranked = newest_ranking(workspace, project) is not None
+    recommendation = newest_recommendation(workspace, project)
     removal = workspace.changes()
 
     if evaluated is None:
@@ -60,8 +63,25 @@ with page("Overview") as context:
             )
         )
 
+        precomputed_note(context, evaluated)
+        if recommendation is not None:
+            levels = recommended_levels(recommendation)
+            with st.container(border=True):
+                st.markdown("**What looks wrong**")
+                for level in ("tasks", "images"):
+                    words, button = st.columns([5, 1], vertical_alignment="center")
+                    words.markdown(plain(f"{levels[level].sentence} {levels[level].proposal}"))
+                    button.page_link(link(level), label=f"Show the {level}")
+                if all(levels[level].proposed for level in ("tasks", "images")):
+                    st.caption("Begin with the tasks: many images look wrong only because their tasks are noisy.")
         st.subheader("Next steps")
         steps = [
+            (
+                recommendation is not None,
+                "Recommend what to remove",
+                "tasks",
+                "measure which score finds label noise best here, and how much there is",
+            ),
             (ranked, "Rank the training data", "tasks", "which tasks and images help or hurt the held-out tasks"),
             (
                 bool(evidence_runs(context)),
@@ -69,7 +89,12 @@ with page("Overview") as context:
                 "trust",
                 "compare the predictions of each method with retraining, and their cost",
             ),
-            (bool(len(removal)), "Inspect harmful images", "images", "and decide what to remove"),
+            (
+                bool(len(removal)),
+                "Decide what to remove",
+                "tasks",
+                "what looks wrong, as recommended, and what harms the held-out tasks",
+            ),
             (
                 bool(workspace.runs.all("edit-linear") or workspace.runs.all("edit-finetune")),
                 "Measure the effect",

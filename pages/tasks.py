@@ -1,7 +1,10 @@
 """Tasks: the ranking of training tasks, the distribution of scores, and the details of one task."""
 
+from functools import partial
+
 import streamlit as st
 
+from core.actions.decide import cause_of_order
 from core.decisions.log import Item
 from core.tasks.tasklist import KEY
 from core.ui.charts.common import CONFIG
@@ -18,7 +21,7 @@ from core.ui.recommendation.panel import (
 from core.ui.review.decide import decision_buttons, relabel_panel, removal_bar
 from core.ui.shell.context import page, table
 from core.ui.shell.text import count, plain
-from core.ui.trust.panel import score_ends, score_words
+from core.ui.trust.panel import bar_words, order_words, score_ends, score_words
 
 TURNS = "tasks_turns"
 REASONS = ("from the Tasks page", "")
@@ -38,12 +41,12 @@ with page("Tasks") as context:
     order_key = "tasks_order_recommended" if known else "tasks_order"  # its own default
     # Suspicion and a high loss suggest label errors; the other orders are by influence.
     by_label = st.session_state.get(order_key, orders[0]) in (SUSPICION, "Highest loss first")
-    removal = removal_bar(context, "label-error" if by_label else "harmful")
+    removal = removal_bar(context, "label-error" if by_label else cause_of_order(run))
     recommended = recommendation_panel(context, "tasks")
     tasks = with_suspicion(table(run, "tasks.parquet"), recommended, "tasks", ["task_id"])
 
     left, middle, right = st.columns([2, 3, 2], vertical_alignment="bottom")
-    order = left.selectbox("Order", orders, key=order_key)
+    order = left.selectbox("Order", orders, key=order_key, format_func=partial(order_words, run))
     classes = middle.multiselect(
         "With all of these classes", sorted({name for names in tasks["classes"] for name in names}), key="tasks_classes"
     )
@@ -64,7 +67,17 @@ with page("Tasks") as context:
     with list_column:
         st.caption(f"{count(len(shown), 'task')}. Select one to open it, or several to decide on them together.")
         event = st.dataframe(
-            shown[["task_id", "probability", "score", "loss", "accuracy", "classes", "removed"]],
+            shown.assign(probability=100 * shown["probability"])[
+                [
+                    "task_id",
+                    *(["probability"] if recommended else []),
+                    "score",
+                    "loss",
+                    "accuracy",
+                    "removed",
+                    "classes",
+                ]
+            ],
             hide_index=True,
             height=300,
             on_select="rerun",
@@ -75,9 +88,10 @@ with page("Tasks") as context:
                 "task_id": "Task",
                 "probability": st.column_config.ProgressColumn(
                     "Noisy?",
-                    format="percent",
+                    width="small",
+                    format="%.0f%%",
                     min_value=0,
-                    max_value=1,
+                    max_value=100,
                     help="Estimated probability that this task is noisy; it says nothing about its influence.",
                 ),
                 "score": st.column_config.NumberColumn("Influence", format="%.2e", help=score_words(run, "task")),
@@ -118,12 +132,14 @@ with page("Tasks") as context:
         + (" · **removed**" if facts.removed else "")
     )
     relabel_panel(context, current)
-    st.caption(FRAMED if recommended else FRAMED_BY_PREDICTION)
+    st.caption(f"{FRAMED if recommended else FRAMED_BY_PREDICTION} {bar_words(run)}")
     instances = table(run, "instances.parquet")
     rows = with_suspicion(instances[instances["task_id"] == current], recommended, "instances", KEY)
     for role, gloss in (("support", "the model adapts to these"), ("query", "the model is tested on these")):
         by_row, first = (
-            (["label", "suspicion"], "most suspicious") if recommended else (["label", "score"], "most harmful")
+            (["label", "suspicion"], "most suspicious")
+            if recommended
+            else (["label", "score"], order_words(run, "most harmful"))
         )
         part = rows[rows["role"] == role].sort_values(by_row, ascending=[True, not recommended], kind="stable")
         st.markdown(f"**{role.capitalize()}** — {gloss}; sorted by class, {first} first")

@@ -12,6 +12,7 @@ from core.ui.charts.common import CONFIG
 from core.ui.charts.evidence import agreement_figure, methods_figure
 from core.ui.shell.command import command_block
 from core.ui.shell.context import page, table
+from core.ui.shell.precomputed import precomputed_note
 from core.ui.shell.text import plain
 from core.ui.trust.evidence_panel import evidence_panel
 from core.ui.trust.evidence_results import (
@@ -39,7 +40,9 @@ def main() -> None:
         )
         found = evidence_runs(context)
         if found:
-            _result(_chosen(found))
+            run = _chosen(found)
+            precomputed_note(context, run)
+            _result(run)
             with st.expander("Measure again, with other methods or more retrainings"):
                 args = evidence_panel(context)
         else:
@@ -133,7 +136,8 @@ _COLUMNS: dict[str, Any] = {
     "auc": _NUMBER(
         "AUC, injected noise",
         format="%.3f",
-        help="Area under the ROC curve for finding the tasks with injected label noise.",
+        help="Area under the ROC curve for finding the tasks with injected label noise; another question than "
+        "predicting retraining.",
     ),
     "seconds": _NUMBER("Seconds", format="%.1f"),
     "memory_gb": _NUMBER("Memory, GB", format="%.2f"),

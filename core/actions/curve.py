@@ -8,15 +8,17 @@ import numpy as np
 import pandas as pd
 
 from core.actions.compute import Compute, load
+from core.actions.recommend import shared_recommendation
 from core.editing.curves import Point, points, removal_of
 from core.editing.methods import finetune
-from core.editing.settings import CurveSettings
+from core.editing.settings import CurveSettings, possible_orders
 from core.maml.episodes import get_or_compute
 from core.maml.evaluation import evaluate
 from core.maml.settings import TrainSettings
 from core.runtime.distributed import world
 from core.runtime.errors import UserError
 from core.runtime.files import content_hash
+from core.runtime.program import command_line
 from core.runtime.progress import Progress
 from core.workspace.runs import Run, RunWriter
 from core.workspace.workspace import Workspace
@@ -31,19 +33,21 @@ def curve(
     finetune_settings: TrainSettings,
     compute: Compute,
     progress: Progress,
-    recommendation: Run | None = None,
 ) -> Run:
     """Measure removal curves by ``ranking`` (a run of :func:`core.actions.rank.ranking`).
 
-    At every share the most harmful part, the part with the highest adapted loss, and random parts of the same size are
-    removed, and with a ``recommendation`` (a run of :func:`core.actions.recommend.recommend`) the most suspicious part;
-    the model is fine-tuned on the rest; with several seeds each. The run holds ``points.parquet``: order (``none`` at
-    share 0), share, seed, removed (number of items), accuracy and loss (means over the held-out tasks).
+    At every share the most suspicious part by the newest recommendation (if there is one), the most harmful part, the
+    part with the highest adapted loss, and a random part are removed, each of the same size, and the model is
+    fine-tuned on the rest; with several seeds each. The run holds ``points.parquet``: order (``none`` at share 0),
+    share, seed, removed (number of items), accuracy and loss (means over the held-out tasks).
 
     Raises:
         UserError: the order ``recommended`` is asked for without a recommendation.
     """
     project = workspace.project()
+    recommendation = shared_recommendation(workspace, project)
+    if not settings.orders:
+        settings = replace(settings, orders=possible_orders(recommendation is not None))
     key = {
         **project.hashes,
         "ranking": ranking.id,
@@ -54,7 +58,8 @@ def curve(
     table = ranking.table(f"{settings.by}.parquet")
     if "recommended" in settings.orders:
         if recommendation is None:
-            raise UserError("The recommended order needs a recommendation.", "Compute one, or leave out this order.")
+            fix = f"Run {command_line(['recommend'])} first, or leave out this order."
+            raise UserError("The recommended order needs a recommendation.", fix)
         key["recommendation"] = recommendation.id
         name = f"{settings.by[:-1]}_id"
         suspicion = recommendation.table(f"{settings.by}.parquet").set_index(name)["suspicion"]

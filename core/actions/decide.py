@@ -6,10 +6,11 @@ from collections.abc import Sequence
 
 from core.actions.recommend import KIND as RECOMMENDATION_KIND
 from core.actions.recommend import recommended_levels
-from core.decisions.causes import OptionalCause
+from core.decisions.causes import Cause, OptionalCause
 from core.decisions.checks import check_known, class_number
 from core.decisions.log import Decision, Item, Operation, Result, Verdict
 from core.decisions.table import ITEM, table_items
+from core.influence.settings import SELF_INFLUENCE
 from core.recommendation.summary import LEVELS
 from core.review.suggestions import suggested_relabels
 from core.runtime.errors import UserError
@@ -34,6 +35,15 @@ def worst_items(order: Run, by: str, count: int) -> list[Item]:
     column, ascending = ("suspicion", False) if order.kind == RECOMMENDATION_KIND else ("score", True)
     worst = table.sort_values(column, ascending=ascending, kind="stable").head(count).assign(kind=by[:-1])
     return table_items(worst.reindex(columns=list(ITEM), fill_value=""))
+
+
+def cause_of_order(order: Run) -> Cause:
+    """Return the cause of removing the first items of an order (:func:`worst_items`), unless the reviewer states one.
+
+    A recommendation, and a ranking by self-influence, put first what looks wrong; other rankings what harms a target.
+    """
+    is_suspicion = order.kind == RECOMMENDATION_KIND or order.config.get("method") == SELF_INFLUENCE
+    return "label-error" if is_suspicion else "harmful"
 
 
 def proposed_items(workspace: Workspace, recommendation: Run, by: str) -> list[Item]:

@@ -16,9 +16,11 @@ from core.workspace.workspace import Project, Workspace
 
 
 def finetune_pace(workspace: Workspace, project: Project) -> Pace | None:
-    """Return the seconds per meta-gradient of the newest fine-tune of the model; None before any fine-tune."""
+    """Return the seconds per meta-gradient of the newest fine-tune of the model; None before any on this machine."""
     for method in ("finetune-all", "finetune"):
         for run in workspace.runs.all(run_kind(method), {"model": project.hashes["model"]}):
+            if run.is_precomputed:
+                continue
             if seconds := run.json("provenance.json")["seconds"].get("fine-tune"):
                 return Pace(seconds / training_cost(finetune_settings(run.config), len(project.tasks.train)))
     return None

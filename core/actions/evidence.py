@@ -26,6 +26,7 @@ from core.evidence.tables import MethodScores, ceiling_row, failed_row, long_tab
 from core.influence.basis import ENGINE_VERSION
 from core.influence.methods import METHODS, parse
 from core.influence.scores import check_scores
+from core.influence.settings import SELF_INFLUENCE
 from core.influence.targets import Target
 from core.influence.task_scores import TaskScores
 from core.maml.backbone import Params
@@ -189,7 +190,7 @@ def method_scores(
             influence = method_scores(workspace, loaded, "task-if", targets, lambda _: [], compute, progress)
             scores = combined_scores(influence.scores, difficulty_scores("loss", inputs, progress))
             return TaskScores(scores, influence.residual), influence.seconds
-        if name == "self-influence":
+        if name == SELF_INFLUENCE:
             ranked = ranking(workspace, Target(), METHODS[name].estimator, compute, progress)
             scores = inputs.constant(ranked.table("tasks.parquet")["score"].to_numpy())
             seconds = sum(ranked.json("provenance.json")["seconds"].values())

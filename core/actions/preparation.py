@@ -67,9 +67,9 @@ def prepare_cost(project: Project, compute: Compute) -> Cost:
 
 
 def preparation_seconds(workspace: Workspace, project: Project, compute: Compute) -> float | None:
-    """Return the predicted seconds of :func:`prepare` at the pace of the evaluation; None where it is not known."""
+    """Return the predicted seconds of :func:`prepare` at the pace of an evaluation here; None without one."""
     run = workspace.runs.find(EVALUATION, evaluation_key(project, Compute()))
-    seconds = run.json("provenance.json")["seconds"].get("stationarity") if run else None
+    seconds = run.json("provenance.json")["seconds"].get("stationarity") if run and not run.is_precomputed else None
     return seconds_of(prepare_cost(project, compute), Pace(seconds / len(project.tasks.train))) if seconds else None
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -11,12 +11,15 @@ import numpy as np
 from core.actions.compute import Compute, load
 from core.decisions.causes import causes_text
 from core.decisions.export_tables import removal_counts
-from core.decisions.log import Item
+from core.decisions.log import Entry, Item
 from core.decisions.queue_decisions import QueueDecisions, QueuePositions, queue_items
 from core.influence.basis import ENGINE_VERSION
 from core.review.build_queue import BuiltQueue, build_review_queue
+from core.review.filters import Filters, filtered_positions
 from core.review.forecast import forecast
 from core.review.member_scores import ScoreInputs
+from core.review.review_queue import Queue
+from core.review.review_state import read_state
 from core.review.settings import QueueSettings
 from core.runtime.progress import Progress, format_count
 from core.workspace.runs import Run, RunWriter
@@ -73,17 +76,32 @@ def queue(workspace: Workspace, settings: QueueSettings, compute: Compute, progr
 
 
 def decisions_on(workspace: Workspace, items: Sequence[Item]) -> QueueDecisions:
-    """Return which items of a queue were found wrong, found right, or are open."""
+    """Return which items of a queue are decided, and which labels were found wrong, found right, or are open."""
     log = workspace.decisions
     return QueuePositions(items).decisions(log.current(), log.conflicts())
 
 
+def filtered_items(
+    workspace: Workspace, run: Run, filters: Filters, most: int
+) -> list[tuple[dict[Hashable, Any], Entry | None]]:
+    """Return the first ``most`` items of a queue that pass the filters, in their order.
+
+    Each is a row of ``items.parquet`` with the decision that counts for it; of an item in conflict the newest one.
+    """
+    project = workspace.project()
+    queue = Queue.of_table(run.folder, run.table("items.parquet"), project.images.class_names)
+    state = read_state(workspace.decisions, queue, None)
+    positions = filtered_positions(queue, state, filters, project.tasks.train)[:most]
+    rows = queue.table.iloc[positions].to_dict("records")
+    return [(row, state.entries.get(int(at))) for row, at in zip(rows, positions, strict=True)]
+
+
 def remaining_errors_text(workspace: Workspace, run: Run) -> list[str]:
-    """Return sentences on how many labels are decided, how many errors are left, and what else is removed."""
+    """Return sentences on how many items are decided, how many errors are left, and what else is removed."""
     items = run.table("items.parquet")
     decisions = decisions_on(workspace, queue_items(items))
-    decided, errors = len(decisions.is_wrong), decisions.errors_found
-    lines = [f"{decided:,} of {len(items):,} labels decided, {format_count(errors, 'label error')} found"]
+    errors = decisions.errors_found
+    lines = [f"{decisions.decided:,} of {len(items):,} items decided, {format_count(errors, 'label error')} found"]
     expected = forecast(items, decisions.is_wrong)
     if expected is not None:
         left = expected.remaining_errors(errors)

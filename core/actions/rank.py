@@ -12,12 +12,14 @@ from core.evidence.detection import detection
 from core.influence.basis import ENGINE_VERSION
 from core.influence.ranking import Ranking, influence_ranking, tracin_ranking
 from core.influence.self_influence import self_influence_ranking
-from core.influence.settings import Estimator
+from core.influence.settings import SELF_INFLUENCE, Estimator
 from core.influence.targets import Target
 from core.maml.loaded import Loaded
 from core.maml.storage import ResultStore, StepWriter
 from core.maml.training import Snapshot
+from core.recommendation.summary import LEVELS
 from core.runtime.progress import Progress
+from core.tasks.tasklist import KEY
 from core.workspace.runs import Run, RunWriter
 from core.workspace.workspace import RANKING_KIND, Workspace
 
@@ -32,7 +34,7 @@ def scores(
     trajectory: Sequence[Snapshot] = (),
 ) -> Ranking:
     """Score the training data as :func:`ranking` does, without storing the scores; ``tracin`` needs a trajectory."""
-    if estimator.name == "self-influence":
+    if estimator.name == SELF_INFLUENCE:
         return self_influence_ranking(loaded, estimator, steps, progress, store)
     if estimator.name == "tracin":
         return tracin_ranking(loaded, target, trajectory, steps, progress)
@@ -55,7 +57,7 @@ def ranking(workspace: Workspace, target: Target, estimator: Estimator, compute:
     key = {
         **project.hashes,
         "engine": ENGINE_VERSION,
-        "target": "" if estimator.name == "self-influence" else str(target),
+        "target": "" if estimator.name == SELF_INFLUENCE else str(target),
         **estimator.cache_key(),
         "dtype": compute.dtype,
     }
@@ -83,9 +85,16 @@ def ranking(workspace: Workspace, target: Target, estimator: Estimator, compute:
     return workspace.runs.get_or_compute(RANKING_KIND, key, work)
 
 
-def detection_of(workspace: Workspace, run: Run) -> pd.DataFrame | None:
-    """Return how well a ranking finds the injected label noise; None where none was injected."""
+def detection_of(workspace: Workspace, run: Run, recommendation: Run | None = None) -> pd.DataFrame | None:
+    """Return how well a ranking, and a recommendation, find the injected label noise; None where none was injected."""
     planted = workspace.project().tasks.planted
     if planted is None:
         return None
-    return detection(planted, *(run.table(f"{name}.parquet") for name in ("tasks", "instances", "images")))
+    tables = {name: run.table(f"{name}.parquet") for name in LEVELS}
+    if recommendation is not None:
+        keys = {"tasks": ["task_id"], "images": ["image_id"], "instances": KEY}
+        tables = {
+            name: table.merge(recommendation.table(f"{name}.parquet")[[*keys[name], "suspicion"]], on=keys[name])
+            for name, table in tables.items()
+        }
+    return detection(planted, tables["tasks"], tables["instances"], tables["images"])

@@ -11,6 +11,7 @@ from core.actions.compute import Compute, load
 from core.influence.basis import ENGINE_VERSION
 from core.recommendation.settings import RecommendSettings
 from core.recommendation.summary import LEVELS, LevelRecommendation
+from core.runtime.distributed import world
 from core.runtime.progress import Progress
 from core.workspace.runs import Run, RunWriter
 from core.workspace.workspace import Project, Workspace
@@ -23,6 +24,16 @@ VERSION = 2
 def newest_recommendation(workspace: Workspace, project: Project) -> Run | None:
     """Return the newest recommendation for the workspace's ``project()``, or None."""
     return next(iter(workspace.runs.all(KIND, _problem_key(project))), None)
+
+
+def shared_recommendation(workspace: Workspace, project: Project) -> Run | None:
+    """Return the newest recommendation, or None; the same on every process."""
+
+    def find() -> list[str]:
+        run = newest_recommendation(workspace, project)
+        return [] if run is None else [run.id]
+
+    return next(iter(workspace.runs.collect_distributed(world().on_rank_zero(find))), None)
 
 
 def _problem_key(project: Project) -> dict[str, Any]:

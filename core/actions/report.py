@@ -101,7 +101,7 @@ def report_html(workspace: Workspace) -> str:
 def _figures(log: DecisionLog, items: Sequence[Item], found: QueueDecisions) -> list[tuple[str, str]]:
     """Return the numbers of items by outcome, as labels and text.
 
-    First the labels of the queue's items, then what was removed for other causes, then what else was decided.
+    First the decisions on the queue's items and their labels, then what was removed for other causes, then the rest.
     """
     conflicts = log.conflicts()
     settled = {item: entry for item, entry in log.current().items() if entry.is_final and item not in conflicts}
@@ -120,7 +120,7 @@ def _figures(log: DecisionLog, items: Sequence[Item], found: QueueDecisions) -> 
     }
     unsure = [position for position, entry in found.entries.items() if entry.verdict == "unsure"]
     counts = {
-        "labels decided": len(found.is_wrong),
+        "items decided": found.decided,
         "label errors (removed or relabelled)": found.errors_found,
         "labels kept": len(found.is_wrong) - found.errors_found,
         "unsure": len(set(unsure) - found.conflicts.keys()),
@@ -136,7 +136,7 @@ def _forecast(items: pd.DataFrame, found: QueueDecisions) -> dict[str, Any] | No
     if expected is None:
         return None
     return {
-        "checked": len(found.is_wrong),
+        "decided": found.decided,
         "errors": found.errors_found,
         "of": len(items),
         "left": expected.remaining_errors(found.errors_found),

@@ -83,7 +83,7 @@ def load_images(source: str | Path, *, name: str = "", progress: bool = False, *
     """Open an image set by name, or import a folder, archive or table of images.
 
     Args:
-        source: ``mnist5k``, the name of an imported set, or a path; a path is imported once, then found again.
+        source: ``mnist5k`` or ``shapes``, the name of an imported set, or a path, which is imported once, then found.
         name: The name of a newly imported set.
         options: Fields of :class:`core.actions.image_settings.ImportOptions`, for example ``size="28"``.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Sequence
-from contextlib import closing
+from contextlib import AbstractContextManager, closing
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -47,7 +47,7 @@ from core.tasks.changes import Changes, id_list
 from core.tasks.generate import write_folder
 from core.tasks.tasklist import FORMATS
 from core.workspace import workspace as stored_workspace
-from core.workspace.runs import Run
+from core.workspace.runs import Run, recomputing
 from core.workspace.workspace import Project, create, locate, newest_ranking
 
 
@@ -143,6 +143,13 @@ class Workspace:
                 run = recommend(self.stored, chosen, compute, bars)
         tables = {level: by_suspicion(run, level) for level in LEVELS}
         return Recommendation(**tables, candidates=run.table("candidates.parquet"), levels=recommended_levels(run))
+
+    def recomputing(self, run_id: str) -> AbstractContextManager[None]:
+        """Return a context in which the stored result of this id counts as missing, so that it is computed again.
+
+        The stored one, for example one that came with a demo, is replaced once the new one is finished.
+        """
+        return recomputing(self.stored.runs.get(run_id))
 
     def decide(self, decisions: pd.DataFrame, *, reviewer: str) -> int:
         """Write decisions to the log, all of them or none, and return how many.

@@ -16,6 +16,7 @@ import typer
 
 from core.cli.experiments import demo, experiments
 from core.cli.problem import data, inspect_command, model_command, open_command, tasks, train
+from core.cli.rerun import rerun
 from core.cli.review import review
 from core.cli.whatif import sets, whatif, why
 from core.cli.workspace import (
@@ -65,6 +66,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "why": why,
     "curve": curve,
     "remove": remove,
+    "rerun": rerun,
     "export": export,
     "demo": demo,
     "experiments": experiments,

@@ -55,17 +55,11 @@ def find_ranking(workspace: Workspace, name: str) -> Run:
 
 
 def find_recommendation(workspace: Workspace) -> Run:
-    """Return the newest recommendation, the same on every process; raise UserError if there is none."""
+    """Return the newest recommendation; raise UserError if there is none."""
     from core.actions.recommend import newest_recommendation
 
-    def find() -> str:
-        run = newest_recommendation(workspace, workspace.project())
-        if run is None:
-            command = command_line(["recommend"])
-            raise UserError("This workspace has no recommendation.", f"Run {command} first.")
-        return run.id
-
-    (run,) = workspace.runs.collect_distributed([world().on_rank_zero(find)])
+    if (run := newest_recommendation(workspace, workspace.project())) is None:
+        raise UserError("This workspace has no recommendation.", f"Run {command_line(['recommend'])} first.")
     return run
 
 

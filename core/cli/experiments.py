@@ -84,13 +84,17 @@ def _named_images(text: str) -> dict[str, str]:
 @with_settings
 def demo(
     *,
-    only: Annotated[str, Option(help="Run only this demo: demo-noisy-tasks or demo-noisy-images.")] = "",
+    only: Annotated[
+        str, Option(help="Only this demo: demo-noisy-tasks, demo-noisy-images or demo-colour. Default: all.")
+    ] = "",
     home: Annotated[Path | None, Option(help="Folder for the workspaces. Default: that of the dashboard.")] = None,
     compute: Compute,
 ) -> None:
-    """Run the whole workflow on the shipped models.
+    """Print what label noise costs in each demo.
 
-    Ranks, compares with the injected noise, removes, edits and exports.
+    Compares what removing and relabelling data win back: as recommended, by influence, at random, and with the labels
+    corrected; fine-tuned and retrained. Then removes the recommended tasks, or relabels the recommended images, and
+    exports. Results that came with the demos are found.
     """
     from core.actions.demo import run_demo
     from core.runtime.files import home as default_home

@@ -33,6 +33,7 @@ from core.cli.options import (
     metavar,
     with_settings,
 )
+from core.decisions.causes import CAUSES
 from core.decisions.records import ISSUE_VERDICTS, Verdict
 from core.maml.settings import Compute
 from core.review.settings import QueueSettings
@@ -60,20 +61,29 @@ def queue(*, workspace: WorkspaceOption = DEFAULT_WORKSPACE, settings: QueueSett
 def show(
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
     top: Annotated[int, Option(min=0, help="Number of items to print.")] = 20,
+    cause: Annotated[
+        list[str] | None,
+        Option(help="Print only items whose decision has this cause. Repeatable.", metavar=metavar(*CAUSES)),
+    ] = None,
 ) -> None:
     """Describe the newest queue and print its first items.
 
-    Says how it ranks, and how many errors are predicted to remain.
+    Says how it ranks, how many items are decided, and how many errors are predicted to remain.
     """
-    from core.actions.queue import queue_summary_text, remaining_errors_text
+    from core.actions.queue import filtered_items, queue_summary_text, remaining_errors_text
+    from core.review.filters import Filters
 
     opened = open_workspace(workspace)
-    run = newest_queue_run(opened)
+    if unknown := [one for one in cause or () if one not in CAUSES]:
+        raise UserError(f"“{unknown[0]}” is not a cause.", f"Use one of {', '.join(CAUSES)}.")
+    run, describe = newest_queue_run(opened), decision_formatter(opened)
     print("\n".join([*queue_summary_text(run), *remaining_errors_text(opened, run)]))
-    for item in run.table("items.parquet").head(top).itertuples():
-        where = "/".join(filter(None, (item.task_id, item.role, item.image_id)))
-        chance = "" if item.probability != item.probability else f"label error {item.probability:.0%}"
-        row(item.rank + 1, where, f"given {item[6]}", f"suggested {item.suggested}", chance)
+    for item, entry in filtered_items(opened, run, Filters(cause=tuple(cause or ())), top):
+        where = "/".join(filter(None, (item["task_id"], item["role"], item["image_id"])))
+        probability = item["probability"]
+        chance = "" if probability != probability else f"label error {probability:.0%}"
+        decided = f"decided: {describe(entry)}" if entry else "undecided"
+        row(item["rank"] + 1, where, f"given {item['class']}", f"suggested {item['suggested']}", chance, decided)
 
 
 @review.command()

@@ -229,15 +229,15 @@ def curve(
 ) -> None:
     """Measure accuracy against the share of data removed.
 
-    Data are removed most harmful first, highest loss first, at random, and in the recommended order if asked for.
+    Data are removed in the recommended order, if the workspace has a recommendation, most harmful first, highest loss
+    first, and at random.
     """
     from core.actions.curve import curve as measure_curve
 
     opened = open_workspace(workspace)
     ranked = find_ranking(opened, ranking)
-    recommended = find_recommendation(opened) if "recommended" in settings.orders else None
     announce_device(compute)
-    run = measure_curve(opened, ranked, settings, finetune.training, compute, live_progress(), recommended)
+    run = measure_curve(opened, ranked, settings, finetune.training, compute, live_progress())
     print(run.folder)
 
 
@@ -261,7 +261,10 @@ def remove(
     image: Annotated[list[str] | None, Option(help="Id of an image to remove. Repeatable.")] = None,
     cause: Annotated[
         str,
-        cause_option("what --reason names; else label-error for a recommendation, harmful for a ranking, or other"),
+        cause_option(
+            "what --reason names; else label-error for a recommendation or self-influence, harmful for another "
+            "ranking, and other for --task and --image"
+        ),
     ] = "",
     reason: ReasonOption = "",
     reviewer: ReviewerOption = REVIEWER,
@@ -271,8 +274,7 @@ def remove(
 
     Prints all changes that reviewers have decided.
     """
-    from core.actions.decide import mark, proposed_items, without_found_errors, worst_items
-    from core.actions.recommend import KIND as RECOMMENDATION
+    from core.actions.decide import cause_of_order, mark, proposed_items, without_found_errors, worst_items
     from core.decisions.log import Item
 
     opened = open_workspace(workspace)
@@ -285,12 +287,12 @@ def remove(
             raise UserError("--worst and --recommended both say how many to remove.", "Use one of them.")
         if recommended or worst:
             run = find_recommendation(opened) if recommended else find_order(opened, ranking)
-            is_recommended, source = run.kind == RECOMMENDATION, run.id
-            why = cause or named_cause(reason) or ("label-error" if is_recommended else "harmful")
+            by_suspicion, source = cause_of_order(run) == "label-error", run.id
+            why = cause or named_cause(reason) or cause_of_order(run)
             listed = proposed_items(opened, run, by) if recommended else worst_items(run, by, worst)
             if not listed:
                 raise UserError(f"{source} proposes no {by} to remove that are not decided yet.", "Try another --by.")
-            order = "most suspicious" if is_recommended else "most harmful"
+            order = "most suspicious" if by_suspicion else "most harmful"
             message(f"{len(listed):,} {by}, {order} first, by {source}; reason: {CAUSE_WORDS[why]}")
             new = without_found_errors(opened, listed, why)
             if found := len(listed) - len(new):

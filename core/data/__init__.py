@@ -1,8 +1,9 @@
-"""Load image sets by name: the bundled one, and those that users have stored."""
+"""Load image sets by name: the bundled ones, and those that users have stored."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import lru_cache
 from importlib.resources import as_file, files
 
@@ -10,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from core.data.images import ImageSet
+from core.data.shapes import load_shapes
 from core.data.store import find, open_stored, stored_image_sets
 from core.runtime.errors import UserError
 
@@ -27,7 +29,19 @@ def _mnist5k() -> ImageSet:
     return ImageSet("mnist5k", images, labels, tuple("0123456789"), ids)
 
 
-SOURCES: dict[str, Callable[[], ImageSet]] = {"mnist5k": _mnist5k}
+@dataclass(frozen=True)
+class Source:
+    """An image set that comes with TaskLens; ``words`` say what it holds."""
+
+    words: str
+    load: Callable[[], ImageSet]
+
+
+SOURCES = {
+    "mnist5k": Source("handwritten digits, included with TaskLens", _mnist5k),
+    "shapes": Source("generated colour shapes, included with TaskLens", load_shapes),
+}
+"""The image sets that come with TaskLens, by name."""
 
 
 def load_images(source: str, hash: str = "") -> ImageSet:
@@ -36,13 +50,13 @@ def load_images(source: str, hash: str = "") -> ImageSet:
     Raises:
         UserError: no image set has this name, or its content has changed.
     """
-    if load := SOURCES.get(source):
-        images = load()
-        if hash and images.hash != hash:
-            raise UserError(f"The images {source!r} are not those that the tasks were drawn from.", "Redraw the tasks.")
-        return images
-    if stored := find(source, hash):
+    included = SOURCES.get(source)
+    if included and (not hash or included.load().hash == hash):
+        return included.load()
+    if stored := find(source, hash):  # perhaps imported under the name of an included one
         return open_stored(stored)
+    if included:
+        raise UserError(f"The images {source!r} are not those that the tasks were drawn from.", "Redraw the tasks.")
     if hash:
         raise UserError(
             f"The images {source!r} that the tasks were drawn from are not on this machine (content {hash[:12]}).",

@@ -1,9 +1,10 @@
-"""Which items of a review queue were found wrong, found right, or are open."""
+"""Which items of a review queue are decided, and which labels were found wrong, found right, or are open."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import pandas as pd
 
@@ -19,16 +20,24 @@ class QueueDecisions:
         entries: The decision that counts for the item, whatever its cause; of an item in conflict the newest one.
         conflicts: The reviewers' own final decisions, where they conflict.
         is_wrong: By position, True: the label was found wrong (remove or relabel as a label error); False: found right
-            (keep); absent: open.
+            (keep); absent: open. An item that was removed or kept for another cause is decided, and its label is open.
     """
 
     entries: dict[int, Entry]
     conflicts: dict[int, tuple[Entry, ...]]
     is_wrong: dict[int, bool]
 
+    @cached_property
+    def decided(self) -> int:
+        """Number of items with a final decision, whatever its cause, and without a conflict: the progress of a review.
+
+        Nobody needs to look at them again. Only those in ``is_wrong`` say something about label errors.
+        """
+        return sum(entry.is_final for position, entry in self.entries.items() if position not in self.conflicts)
+
     @property
     def errors_found(self) -> int:
-        """Number of items that were found wrong."""
+        """Number of items whose label was found wrong."""
         return sum(self.is_wrong.values())
 
 
@@ -43,10 +52,10 @@ class QueuePositions:
                 self._of_image.setdefault(item.image_id, []).append(position)
 
     def decisions(self, current: Mapping[Item, Entry], conflicts: Mapping[Item, tuple[Entry, ...]]) -> QueueDecisions:
-        """Return which items were found wrong, which were found right, and which are open.
+        """Return which items are decided, and which labels were found wrong, which found right, and which are open.
 
         - Only a decision on the label counts (:attr:`Decision.is_on_label`). **Wrong**: it is to remove or to relabel.
-          **Right**: it is to keep. Anything else is **open**, such as an item that was removed as harmful.
+          **Right**: it is to keep. Any other label is **open**, such as that of an item that was removed as harmful.
         - A decision on the item itself counts first. In a queue of task rows, a decision on the image counts for every
           row that shows it and has no final decision of its own, as the image is edited in every task. In a queue of
           images, a decision on one row of a task says nothing about the image, and a removed task says nothing about

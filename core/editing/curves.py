@@ -24,7 +24,10 @@ class Point:
 
 
 def points(settings: CurveSettings) -> Iterator[Point]:
-    """Yield all points, seed by seed, so that a cancelled curve has complete seeds; share 0 once per seed."""
+    """Yield all points, seed by seed, so that a cancelled curve has complete seeds; share 0 once per seed.
+
+    The settings name their orders.
+    """
     for seed in range(settings.seeds):
         for share in sorted(set(settings.shares)):
             for order in settings.orders if share else ("none",):

@@ -32,6 +32,11 @@ BY = ("tasks", "images")
 """Kinds of items that a ranking orders and that are removed by it."""
 
 
+def possible_orders(has_recommendation: bool) -> tuple[str, ...]:
+    """Return the orders that a removal curve can compare, which are its default: the recommended one first, if any."""
+    return ORDERS if has_recommendation else RANKED_ORDERS
+
+
 @dataclass(frozen=True)
 class FinetuneSettings:
     """The length of fine-tunes; their other settings are those of :data:`FINETUNE`."""
@@ -136,6 +141,7 @@ class CurveSettings:
     """What removal curves remove, and how much.
 
     Attributes:
+        orders: Empty: :func:`possible_orders`, which depend on the workspace.
         shares: Shares of all training tasks or images removed, each in [0, 1).
         seeds: Number of repetitions; a seed draws the random part and the order of the fine-tune's tasks.
     """
@@ -148,13 +154,15 @@ class CurveSettings:
         tuple[str, ...],
         Setting(
             "Orders of removal, separated by commas: recommended (most suspicious first; needs a recommendation), "
-            "harmful (most harmful first), loss (highest loss first), random.",
+            "harmful (most harmful first), loss (highest loss first), random. Default: all, without "
+            "recommended if the workspace has no recommendation.",
             choices=ORDERS,
+            words={"auto": ()},
         ),
-    ] = RANKED_ORDERS
+    ] = ()
     seeds: Annotated[int, Ge(1), Setting("Repetitions, each with another seed.")] = 3
 
     def __post_init__(self) -> None:
         check_settings(self)
-        if not self.shares or not self.orders:
-            raise UserError("A curve needs at least one share and one order.", "For example --shares 0,0.1,0.2.")
+        if not self.shares:
+            raise UserError("A curve needs at least one share.", "For example --shares 0,0.1,0.2.")

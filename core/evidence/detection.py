@@ -16,7 +16,8 @@ def detection(
     Args:
         planted: The injected errors (:mod:`core.tasks.generate`): flips within tasks have task_id and role,
             mislabelled images only image_id.
-        tasks, instances, images: Tables of a ranking (:mod:`core.influence.scores`).
+        tasks, instances, images: Tables of a ranking (:mod:`core.influence.scores`); a column ``suspicion``, larger
+            for what looks wrong, is measured as ``recommended``.
 
     Returns:
         One row per score: level, score, items, bad, auc, average_precision; and a row ``chance`` per level.
@@ -68,7 +69,8 @@ def _level(
 
     rows = []
     if 0 < truth.sum() < len(truth):
-        for name, (column, sign) in scores.items():
+        recommended = {"recommended": ("suspicion", 1)} if "suspicion" in table else {}
+        for name, (column, sign) in (recommended | scores).items():
             values = sign * table[column].to_numpy()
             rows.append(row(name, roc_auc_score(truth, values), average_precision_score(truth, values)))
     return [*rows, row("chance", 0.5, float(truth.mean()))]

@@ -54,7 +54,7 @@ _ALL = (
         table1.measure,
         table1.summarize,
         libraries=("trak-1", "ekfac"),
-        version=3,
+        version=4,
     ),
     Experiment(
         "table1-instances",
@@ -67,13 +67,14 @@ _ALL = (
     ),
     Experiment(
         "figure1",
-        "Figure 1: finding harmful data",
+        "Figure 1: finding label noise",
         "Inject four kinds of label noise, and measure how many errors are found and how accurate the model is after "
-        "removal, for each share checked, by influence, self-influence, loss, the review queue and at random.",
+        "removal, for each share checked, by recommendation, influence, self-influence, loss, the review queue and at "
+        "random.",
         (MNIST,),
         figure1.measure,
         figure1.summarize,
-        version=2,
+        version=3,
     ),
     Experiment(
         "figure2",

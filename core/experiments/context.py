@@ -16,6 +16,7 @@ import torch
 from core.actions.compute import Compute
 from core.actions.evidence import method_scores
 from core.actions.rank import ranking
+from core.actions.recommend import recommend
 from core.actions.retraining import retrained_params, retraining
 from core.editing import methods
 from core.editing.retraining import RetrainSettings
@@ -32,6 +33,7 @@ from core.maml.cost import training_cost
 from core.maml.loaded import Loaded
 from core.maml.training import TrainSettings
 from core.maml.vectors import flatten, unflatten
+from core.recommendation.settings import RecommendSettings
 from core.runtime.progress import Progress, SubProgress
 from core.tasks.changes import Changes, cleaned
 from core.tasks.sampling import pool_of, sample_tasks
@@ -85,9 +87,9 @@ class ExperimentContext:
         yield inner
         inner.finish()
 
-    def problem(self, noise: str, *, seed: int | None = None, training: TrainSettings | None = None) -> Problem:
+    def problem(self, noise: str, *, seed: int | None = None) -> Problem:
         """Return the problem with some label noise (:func:`core.experiments.problems.make_recipe`)."""
-        recipe = make_recipe(self.unit, noise, seed=seed, training=training)
+        recipe = make_recipe(self.unit, noise, seed=seed)
         with self.part(TRAINING_WEIGHT) as progress:
             return build_problem(recipe, self.compute, progress, self.command)
 
@@ -100,6 +102,11 @@ class ExperimentContext:
         with self.part(RANKING_WEIGHT) as progress:
             return ranking(problem.workspace, Target(), estimator, self.compute, progress)
 
+    def recommendation(self, problem: Problem) -> Run:
+        """Return the recommendation for the problem by the default settings, made once and kept in its workspace."""
+        with self.part(RANKING_WEIGHT) as progress:
+            return recommend(problem.workspace, RecommendSettings(), self.compute, progress)
+
     def task_scores(self, problem: Problem, method: str) -> tuple[np.ndarray, float]:
         """Return ``(N,)`` scores of the training tasks for all targets, positive is helpful, and processor seconds."""
         ids = problem.project.tasks.train.task_ids
@@ -109,6 +116,10 @@ class ExperimentContext:
             score = -table["loss"] if method == "loss" else table["score"]
             # The loss needs one evaluation of every task, not the ranking that it is read from.
             return score.to_numpy(), 0.0 if method == "loss" else run.processor_seconds
+        if method == "recommended":
+            run = self.recommendation(problem)
+            table = run.table("tasks.parquet").set_index("task_id").loc[ids]
+            return -table["suspicion"].to_numpy(), run.processor_seconds
         if method == "ekfac":
             return self._pooled_ekfac_scores(problem)
         workspace, loaded = problem.workspace, problem.loaded

@@ -1,4 +1,4 @@
-"""The experiment ``edit-methods``: edit methods compared by cost, on models that were trained for longer.
+"""The experiment ``edit-methods``: edit methods compared by cost.
 
 The noisy tasks are removed (``harmful``; they are known, so that detecting them is not part of the comparison), or as
 many random tasks of a training without label noise (``random``).
@@ -70,7 +70,7 @@ def measure(context: ExperimentContext) -> pd.DataFrame:
     edit_count = 3 + 3 * len(COST_SHARES) + 2 * len(CONTROL_SHARES) + len(BATCH_SHARES)
     context.expect(6 * TRAINING_WEIGHT + 2 * edit_count * EDIT_WEIGHT)  # each model is retrained twice
     rows = []
-    for condition, problem, ids, order, count in table1.removal_problems(context, 42, context.unit.profile.long):
+    for condition, problem, ids, order, count in table1.removal_problems(context, 42):
         removed = problem.noisy_tasks if condition == "harmful" else order < count
         edits = run_methods(context, problem, Changes(tasks=frozenset(ids[removed])))
         rows += [measure_edit(problem, edit, condition=condition, method=method) for method, edit in edits.items()]
@@ -92,9 +92,12 @@ def run_methods(context: ExperimentContext, problem: Problem, changes: Changes) 
         for share in shares:
             if start.cost < share * retraining_cost:
                 edits[f"rewind+steps{suffix}-{share}"] = context.steps(problem, tasks, share, start)
-    profile, batch = context.unit.profile, context.unit.profile.long.meta_batch
+    unit = context.unit
+    batch = unit.profile.training[unit.data].meta_batch
     for share in BATCH_SHARES:
-        short = replace(profile.finetune, meta_batch=batch, iterations=max(1, round(share * retraining_cost / batch)))
+        short = replace(
+            unit.profile.finetune, meta_batch=batch, iterations=max(1, round(share * retraining_cost / batch))
+        )
         edits[f"finetune-{share}"] = context.finetune(problem, changes, short)
     return edits | {name: context.edit(problem, changes, name) for name in ("retrain", "retrain-again")}
 

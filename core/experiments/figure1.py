@@ -28,6 +28,7 @@ NOISE_LABELS = {
 }
 _NOISE_OF_TASKS = ("easy", "hard")  # the others in NOISE_LABELS are of images
 ORDERS = {
+    "recommended": "recommended",
     "influence": "influence",
     "self-influence": "self-influence",
     "loss": "loss",
@@ -55,7 +56,7 @@ def measure(context: ExperimentContext) -> pd.DataFrame:
     profile = context.unit.profile
     point = EDIT_WEIGHT if profile.refit == "finetune" else TRAINING_WEIGHT
     points = 1 + len(ORDERS) * len(profile.checked)
-    context.expect(len(NOISE_LABELS) * (TRAINING_WEIGHT + 3 * RANKING_WEIGHT + points * point))
+    context.expect(len(NOISE_LABELS) * (TRAINING_WEIGHT + 4 * RANKING_WEIGHT + points * point))
     rows = []
     for noise in NOISE_LABELS:
         problem = context.problem(noise)
@@ -102,7 +103,9 @@ def _suspicion_scores(
         means = items.groupby(key)[column].apply(lambda part: part.nlargest(_ROWS_PER_TASK).mean())
         return means.reindex(ids).fillna(means.min()).to_numpy()
 
+    recommended = context.recommendation(problem).table(table).set_index(key)
     scores = {
+        "recommended": recommended.loc[ids, "suspicion"].to_numpy(),
         "influence": -influence.loc[ids, "score"].to_numpy(),
         "self-influence": -self_influence.loc[ids, "score"].to_numpy(),
         "loss": influence.loc[ids, "loss"].to_numpy(),
@@ -163,7 +166,10 @@ def _finding(measurements: Measurements, noise: str) -> str:
     share = max(accuracy["share"])
     after = dict(iter(accuracy[accuracy["share"] == share].groupby("order")["value"]))
     winner = max(after, key=lambda order: after[order].mean())
-    texts = {ORDERS[order]: mean_sd(after[order], ".3f") for order in dict.fromkeys((winner, "influence", "random"))}
+    texts = {
+        ORDERS[order]: mean_sd(after[order], ".3f")
+        for order in dict.fromkeys((winner, "recommended", "influence", "random"))
+    }
     before = accuracy[(accuracy["share"] == 0) & (accuracy["order"] == winner)]["value"]
     return finding + (
         f"Accuracy with {percent(share)} removed: {listed(texts)}; with nothing removed: {mean_sd(before, '.3f')}. "

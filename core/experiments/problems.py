@@ -18,13 +18,14 @@ import numpy as np
 
 from core.actions.compute import Compute, load
 from core.actions.train import train_model
-from core.checkpoints.model import ModelSpec
+from core.checkpoints.model import ModelSpec, spec_of
 from core.data import ImageSet, load_images
 from core.experiments.profiles import OMNIGLOT, WAYS, Profile
 from core.maml.backbone import Params
 from core.maml.episodes import Episodes
 from core.maml.evaluation import Evaluation, evaluate
 from core.maml.loaded import Loaded
+from core.maml.recipes import recipe_for
 from core.maml.training import TrainSettings
 from core.runtime.files import content_hash, disk_errors, library
 from core.runtime.progress import Progress
@@ -89,6 +90,17 @@ class Repetition:
     images: str
     seed: int
 
+    @property
+    def spec(self) -> ModelSpec:
+        """Return the model that the training recipe for the images has, with the filters of the profile.
+
+        Raises:
+            UserError: the images are not on this machine.
+        """
+        shape = load_images(self.images).shape
+        fields = {"ways": WAYS, "filters": self.profile.filters, "shape": shape}
+        return spec_of(recipe_for(shape).model_fields(fields))
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -109,10 +121,8 @@ class Recipe:
     spec: ModelSpec
 
 
-def make_recipe(
-    unit: Repetition, noise: str, *, seed: int | None = None, training: TrainSettings | None = None
-) -> Recipe:
-    """Return the recipe of a problem; ``seed`` and ``training`` replace the repetition's, except the model's seed."""
+def make_recipe(unit: Repetition, noise: str, *, seed: int | None = None) -> Recipe:
+    """Return the recipe of a problem; ``seed`` replaces the repetition's, except the model's seed."""
     profile, seed = unit.profile, unit.seed if seed is None else seed
     tasks = TaskSettings(
         data=unit.images,
@@ -126,8 +136,8 @@ def make_recipe(
         skip_small=True,
         validation=0,  # every comparison is between the last steps of trainings of equal length
     )
-    training, spec = replace(training or profile.training, seed=unit.seed), profile.spec(unit.data)
-    return Recipe(unit.data, unit.images, noise, seed, unit.seed, tasks, profile.tests, training, spec)
+    training = replace(profile.training[unit.data], seed=unit.seed)
+    return Recipe(unit.data, unit.images, noise, seed, unit.seed, tasks, profile.tests, training, unit.spec)
 
 
 def build_problem(recipe: Recipe, compute: Compute, progress: Progress, command: str = "") -> Problem:

@@ -28,7 +28,7 @@ from core.runtime.files import disk_errors, read_json, write_json, write_text_at
 
 KINDS = ("lines", "dots")
 LONG_TRAINED = ("edit-methods", "ladder")
-"""Names of the experiment whose models are trained for longer (``Profile.long``), the former one included."""
+"""Names of the experiment whose models earlier versions trained for longer: their settings have ``long``."""
 
 
 @dataclass(frozen=True)
@@ -208,17 +208,30 @@ def setup_lines(config: Mapping[str, Any]) -> list[str]:
     if images := config.get("images"):
         lines.append(f"Data: {', '.join(DATA_TITLES.get(name, name) for name in images)}")
     if sizes:
-        training = sizes["long" if config.get("experiment") in LONG_TRAINED else "training"]
         lines.append(
             f"Profile: `{config['profile']}` ({WAYS}-way tasks with {sizes['shots']} support and {sizes['queries']} "
-            f"query images per class, a network of {sizes['filters']} filters, {training['iterations']:,} Adam steps "
-            f"of {training['meta_batch']} tasks)"
+            f"query images per class, a network of {sizes['filters']} filters, {_training_words(config)})"
         )
     if seeds := config.get("seeds"):
         lines.append(f"Seeds: {seeds}")
     if seconds := config.get("processor_seconds"):
         lines.append(f"Processor time: {seconds / 60:.0f} minutes, not counting what other experiments had computed")
     return [*lines, f"Command: `{config['command']}`"]
+
+
+def _training_words(config: Mapping[str, Any]) -> str:
+    """Return how the models were trained; earlier versions trained those of all data sets in the same way."""
+    sizes = config["settings"]
+    is_long = "long" in sizes and config.get("experiment") in LONG_TRAINED
+    training = sizes["long" if is_long else "training"]
+    by_data = {} if "iterations" in training else {DATA_TITLES[data]: training[data] for data in config["images"]}
+    words = {
+        title: f"{one['iterations']:,} Adam steps of {one['meta_batch']} tasks"
+        for title, one in (by_data or {"": training}).items()
+    }
+    if len(set(words.values())) == 1:
+        return next(iter(words.values()))
+    return ", ".join(f"{title}: {text}" for title, text in words.items())
 
 
 def markdown_rows(table: Table) -> list[str]:

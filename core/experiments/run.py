@@ -128,6 +128,7 @@ def _cache_key(experiment: Experiment, unit: Repetition, data_hash: str, compute
         "version": experiment.version,
         "engine": ENGINE_VERSION,
         "profile": unit.profile.cache_key(),
+        "model": unit.spec.model_dump(mode="json"),
         "data": unit.data,
         "images": data_hash,
         "seed": unit.seed,

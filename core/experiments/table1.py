@@ -20,7 +20,6 @@ from core.experiments.paper import published_cells
 from core.experiments.problems import Problem
 from core.experiments.results import Table
 from core.experiments.summary import SPREAD_NOTE, Accuracies, ExperimentSummary, Measurements, listed, share_plot
-from core.maml.training import TrainSettings
 from core.runtime.errors import TransientError, UserError
 from core.tasks.changes import Changes
 
@@ -47,7 +46,7 @@ EDIT_LABELS = {
 _EQUIVALENT = ("unedited", "task-if-paper", "task-if", "newton", "steps")
 _INFLUENCE = ("task-if-paper", "task-if", "task-if-exact", "direct-if")
 _SELECTORS = {
-    "pick-direct-if": "direct-IF",
+    "pick-recommended": "the recommendation",
     "pick-ekfac": "EK-FAC IF",
     "pick-trak-1": "TRAK",
     "pick-tracin": "TracIn",
@@ -66,7 +65,7 @@ _PUBLISHED = {
 
 
 def removal_problems(
-    context: ExperimentContext, stream: int, training: TrainSettings | None = None
+    context: ExperimentContext, stream: int
 ) -> Iterator[tuple[str, Problem, np.ndarray, np.ndarray, int]]:
     """Yield each condition with its problem, the ids ``(N,)`` of its training tasks, a random order, and how many go.
 
@@ -74,7 +73,7 @@ def removal_problems(
         stream: Second part of the seed of the order, so that each experiment draws its own.
     """
     for condition, noise in CONDITIONS.items():
-        problem = context.problem(noise, training=training)
+        problem = context.problem(noise)
         ids = np.array(problem.project.tasks.train.task_ids, dtype=object)
         order = np.random.default_rng([context.unit.seed, stream]).permutation(len(ids))
         yield condition, problem, ids, order, round(REMOVED_SHARE * len(ids))
@@ -143,9 +142,9 @@ def _table(measurements: Measurements) -> Table:
     reasons = " ".join(f"{_LABELS[str(row.method)]}: {row.note}" for row in failed.itertuples())
     note = (
         f"{SPREAD_NOTE} Processor seconds; those of “tasks selected by” include scoring, except for the loss, which is "
-        "read off. Retraining and all edits remove the tasks that task-IF selects; the ranking is not included in "
-        "their seconds. The paper removed random tasks from tasks of its own, so compare its accuracies within its "
-        f"column only. {reasons}"
+        "read off; the recommendation also scores images and rows. Retraining and all edits remove the tasks that "
+        "task-IF selects; the ranking is not included in their seconds. The paper removed random tasks from tasks of "
+        f"its own, so compare its accuracies within its column only. {reasons}"
     ).strip()
     return measurements.text_table("tasks", rows, note)
 
@@ -153,11 +152,15 @@ def _table(measurements: Measurements) -> Table:
 def _harmful_findings(measurements: Measurements) -> list[str]:
     accuracy = measurements.accuracy(condition="harmful")
     gain = accuracy.difference("retrain", "unedited")
-    precision = measurements.select(method="retrain", condition="harmful")["found"]
+    precision, recommended = (
+        mean_sd(measurements.select(method=method, condition="harmful")["found"], ".2f")
+        for method in ("retrain", "pick-recommended")
+    )
     findings = [
         f"{measurements.heading(CONDITION_NAMES['harmful'])} Of the tasks that task-IF selects, a share of "
-        f"{mean_sd(precision, '.2f')} is noisy (chance: {REMOVED_SHARE:.2f}). Retraining without them changes accuracy "
-        f"by {gain.text} ({mean_sd(accuracy['retrain'])}, unedited model {mean_sd(accuracy['unedited'])})."
+        f"{precision} is noisy, of those that the recommendation selects {recommended} (chance: {REMOVED_SHARE:.2f}). "
+        f"Retraining without the tasks that task-IF selects changes accuracy by {gain.text} "
+        f"({mean_sd(accuracy['retrain'])}, unedited model {mean_sd(accuracy['unedited'])})."
     ]
     edits = {name: label for name, label in EDIT_LABELS.items() if name not in ("unedited", "retrain", "finetune-all")}
     if gain.low > 0:

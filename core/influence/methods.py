@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
-from core.influence.settings import Estimator, SolveSettings
+from core.influence.settings import SELF_INFLUENCE, Estimator, SolveSettings
 from core.runtime.errors import UserError
 from core.runtime.settings import check_names
 
@@ -48,14 +48,14 @@ METHODS: dict[str, Method] = {
         ("dot", "dot product of total gradients, no curvature", {}),
         ("tracin", "TracIn: dot products of total gradients over the checkpoints of the training", {}),
         (
-            "self-influence",
+            SELF_INFLUENCE,
             "self-influence: how much removing an item raises its own loss; no target; largest first",
             {"solve": SolveSettings(solver="low-rank", rank=16, damping=0.1), "probes": 16},
         ),
     )
 }
 DEFAULT = "task-if"
-_UNUSED_PARTS = {"tracin": ("gradient", "evaluation", "inner"), "self-influence": ("evaluation",)}
+_UNUSED_PARTS = {"tracin": ("gradient", "evaluation", "inner"), SELF_INFLUENCE: ("evaluation",)}
 _DEFAULT_RANK = 60  # of the low-rank solver
 
 

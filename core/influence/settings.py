@@ -16,6 +16,8 @@ CURVATURES = ("gauss-newton", "exact", "direct", "task-fisher", "gamma")
 SOLVERS = ("cg", "neumann", "low-rank", "dual")
 """See :mod:`core.influence.solvers`."""
 SUBSAMPLES = ("random", "difficulty", "uncertainty")
+SELF_INFLUENCE = "self-influence"
+"""The method that ranks without a target, what looks wrong first."""
 METHOD_NAMES = (
     "task-if",
     "task-if-exact",
@@ -24,7 +26,7 @@ METHOD_NAMES = (
     "direct-if",
     "dot",
     "tracin",
-    "self-influence",
+    SELF_INFLUENCE,
 )
 """See :data:`core.influence.methods.METHODS`."""
 GRADIENTS = ("total", "direct")

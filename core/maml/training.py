@@ -121,6 +121,10 @@ def check_finite(report: Stationarity) -> None:
         raise UserError(f"The training diverged: its objective is {report.objective}.", "Lower the learning rate.")
 
 
+ADAM_STAGE = "meta-training"
+"""The progress stage of the Adam steps, unless another name is given."""
+
+
 def train(
     model: Bilevel,
     start: Params,
@@ -130,7 +134,7 @@ def train(
     validation: Episodes | None = None,
     folder: Path | None = None,
     progress: Progress | None = None,
-    name: str = "meta-training",
+    name: str = ADAM_STAGE,
 ) -> TrainingResult:
     """Minimise the objective from ``start``; with :attr:`Bilevel.first_order`, use the direct gradients instead.
 

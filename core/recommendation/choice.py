@@ -6,7 +6,8 @@ not optimistically biased.
 
 The copies hold label errors of the data itself, which must not count against a score that finds them: the model was
 trained on them, so that scores which it has learned to fit rank only the injected errors first. Items that were not
-injected but are doubted by :data:`core.recommendation.probability.EVIDENCE` are therefore left out.
+injected but are doubted by a score of :data:`core.recommendation.probability.EVIDENCE` are therefore left out. This
+favours these scores, as their own false alarms are left out too.
 """
 
 from __future__ import annotations
@@ -125,7 +126,7 @@ def _is_compared(copy: ScoredCopy, odds: Mapping[str, ErrorOdds]) -> np.ndarray:
 def _measured(level: str, copy: ScoredCopy, name: str, score: np.ndarray, is_wrong: np.ndarray) -> dict[str, object]:
     """Return the row of a candidate; ``score`` and ``is_wrong`` ``(n,)`` are those of the compared items."""
     first = first_share(copy.protocol, level)
-    checked = np.argsort(-score, kind="stable")[: round(first * len(score))]
+    checked = np.argsort(-score, kind="stable")[: max(round(first * len(score)), int(is_wrong.sum()))]
     stages = set(STAGES[level].values()) if name == COMBINATION else {STAGES[level][name]}
     return {
         "level": level,

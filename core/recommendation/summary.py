@@ -41,7 +41,8 @@ class LevelRecommendation:
         candidate, words: The score that orders the items, by its name and in words.
         sentence: How well it finds injected errors, beside influence.
         items: Number of items.
-        proposed: Number of items to remove: the first ones, as long as each is at least as likely wrong as right.
+        proposed: Number of items to remove, or of images and rows to relabel: the first ones, as long as each is at
+            least as likely wrong as right.
         expected_share: Expected share of wrong items among the proposed; None if none are proposed.
         expected_wrong: Expected number of wrong items in all; None if it cannot be told.
         weights: Weights of the scores in the combination; empty unless it is the candidate.
@@ -74,7 +75,8 @@ class LevelRecommendation:
         if not self.proposed or self.expected_share is None:
             return f"No {item} is proposed for removal: none is more likely {wrong} than not. {in_all}."
         first = f"the first {self.proposed:,} {item}s" if self.proposed > 1 else f"the first {item}"
-        return f"Proposed: remove {first}, of which {self.expected_share:.0%} are expected to be {wrong}. {in_all}."
+        verb = "remove" if self.level == "tasks" else "relabel or remove"
+        return f"Proposed: {verb} {first}, of which {self.expected_share:.0%} are expected to be {wrong}. {in_all}."
 
 
 def measured_sentence(level: str, candidate: str, measured: pd.DataFrame | None) -> str:

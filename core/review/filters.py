@@ -10,6 +10,7 @@ from dataclasses import dataclass, fields
 import numpy as np
 import pandas as pd
 
+from core.decisions.causes import CAUSES
 from core.review.review_queue import Queue
 from core.review.review_state import VERDICTS, ReviewState
 from core.tasks.tasklist import TaskList
@@ -17,6 +18,8 @@ from core.tasks.tasklist import TaskList
 STATES = ("undecided", *VERDICTS[1:], "conflict", "commented")
 ROLES = ("", "support", "query")
 PAGE_SIZES = (60, 120, 200, 500)
+_CHOICES: dict[str, tuple[str, ...]] = {"state": STATES, "cause": CAUSES}
+"""All values of the filters of which several may be chosen from a closed set."""
 _LASSO_CORNERS = 80
 """An address of that many corners is shorter than 2,000 characters, which every browser and proxy accepts."""
 
@@ -30,6 +33,7 @@ class Filters:
     Attributes:
         given, suggested: Class names; none means all.
         state: Some of :data:`STATES`; none means all, several mean any of them.
+        cause: Only items whose decision has one of these causes (:data:`core.decisions.causes.CAUSES`); none means all.
         differ: Only items with a likelier class than the given one (:attr:`Queue.has_likelier_class`).
         copies: Only images that have a near-duplicate.
         role, task: Only items that occur in that role (``support`` or ``query``), and in that task.
@@ -43,6 +47,7 @@ class Filters:
     given: tuple[str, ...] = ()
     suggested: tuple[str, ...] = ()
     state: tuple[str, ...] = ()
+    cause: tuple[str, ...] = ()
     differ: bool = False
     copies: bool = False
     role: str = ""
@@ -93,8 +98,8 @@ def _from_texts(name: str, values: list[str]) -> object:
         if len(polygon) < 3 or not all(math.isfinite(x) for corner in polygon for x in corner):
             raise ValueError(value)
         return polygon
-    if name == "state":
-        return tuple(state for state in values if state in STATES)
+    if name in _CHOICES:
+        return tuple(one for one in values if one in _CHOICES[name])
     if isinstance(default, tuple):
         return tuple(values)
     if isinstance(default, bool):
@@ -150,6 +155,8 @@ def filtered_positions(
         passes &= (percentile >= filters.low) & (percentile <= filters.high)
     if filters.state:
         passes &= _has_state(state, filters.state)
+    if filters.cause:
+        passes &= _has_cause(state, filters.cause)
     if filters.lasso and places is not None:
         inside = points_inside(places[["x", "y"]].to_numpy(float), filters.lasso)
         passes &= items["image_id"].isin(places["image_id"][inside]).to_numpy()
@@ -174,6 +181,12 @@ def _has_state(review: ReviewState, states: Sequence[str]) -> np.ndarray:
         passes[list(review.conflicts)] = True
     if "commented" in states:
         passes[list(review.comments)] = True
+    return passes
+
+
+def _has_cause(review: ReviewState, causes: Sequence[str]) -> np.ndarray:
+    passes = np.zeros(review.size, dtype=bool)
+    passes[[position for position, entry in review.entries.items() if entry.cause in causes]] = True
     return passes
 
 

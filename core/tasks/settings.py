@@ -38,7 +38,7 @@ class TaskSettings:
     """
 
     data: Annotated[
-        str, Setting("Image set: mnist5k, or the name or folder of an imported one.", label="Image set")
+        str, Setting("Image set: mnist5k, shapes, or the name or folder of an imported one.", label="Image set")
     ] = "mnist5k"
     ways: Annotated[int, Ge(2), Setting("Classes per task (N-way).")] = 5
     shots: Annotated[int, Ge(1), Setting("Support images per class (K-shot).")] = 5

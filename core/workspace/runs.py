@@ -17,6 +17,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,8 @@ from core.runtime.errors import TransientError, UserError
 from core.runtime.files import content_hash, read_json_cached, replacing, write_json
 
 MEMORY = "memory"
+_RECOMPUTED: ContextVar[str] = ContextVar("_RECOMPUTED", default="")
+"""Id of the run that is computed again (:func:`recomputing`); empty: none."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +77,16 @@ class Run:
         return self.json("provenance.json")["finished"]
 
     @property
+    def is_precomputed(self) -> bool:
+        """Return whether it was not computed here, but came with a demo."""
+        return bool(self.json("provenance.json").get("precomputed"))
+
+    @property
+    def command(self) -> list[str]:
+        """Return the program that computed it and its arguments."""
+        return list(self.json("provenance.json").get("command", []))
+
+    @property
     def processor_seconds(self) -> float:
         """Return the processor time of rank 0 in the last attempt, which other load on the machine does not change."""
         return float(self.json("provenance.json").get("processor_seconds", float("nan")))
@@ -101,6 +114,19 @@ class StepCache:
         """Store arrays under ``key``."""
         with replacing(self.folder / f"{key}.npz", durable=False) as temporary, temporary.open("wb") as stream:
             np.savez(stream, *arrays)
+
+
+@contextmanager
+def recomputing(run: Run) -> Iterator[None]:
+    """Within the block, count ``run`` as missing, so that its action computes it again and then replaces it.
+
+    The stored run stays until the new one is finished.
+    """
+    token = _RECOMPUTED.set(run.id)
+    try:
+        yield
+    finally:
+        _RECOMPUTED.reset(token)
 
 
 class RunWriter:
@@ -167,7 +193,7 @@ class Runs:
     def find(self, kind: str, key: Mapping[str, Any]) -> Run | None:
         """Return the finished run with this cache key, or ``None``."""
         folder = self.folder / self._name(kind, key)
-        return Run(folder) if folder.is_dir() else None
+        return Run(folder) if _is_finished(folder) else None
 
     def all(self, kind: str, key: Mapping[str, Any] | None = None) -> list[Run]:
         """Return the finished runs of a kind whose cache keys have all the entries of ``key``, newest first."""
@@ -192,12 +218,14 @@ class Runs:
         group, name = world(), self._name(kind, key)
         folder, writer = self.folder / name, RunWriter(self.folder / f".{name}")
         with ExitStack() as locks:
-            if not group.on_rank_zero(lambda: folder.is_dir() or self._claim(name, locks)):
+            if not group.on_rank_zero(lambda: _is_finished(folder) or self._claim(name, locks)):
                 started, clock = timestamp(), time.process_time()
                 writer.write_json("config.json", {"kind": kind, **key})
                 compute(writer)
                 seconds = time.process_time() - clock
                 group.on_rank_zero(lambda: self._finish(name, writer, started, seconds))
+                if name == _RECOMPUTED.get():
+                    _RECOMPUTED.set("")  # later requests within the same action find the new run
         if group.rank:
             writer.clear_steps()
             with suppress(OSError):  # missing, or not empty
@@ -213,7 +241,10 @@ class Runs:
             fcntl.flock(lock, fcntl.LOCK_EX | (0 if self._waits else fcntl.LOCK_NB))
         except OSError as error:
             raise TransientError("This is being computed by another process.", "Wait for it to finish.") from error
-        return (self.folder / name).is_dir()
+        replaced = self.folder / f".{name}.replaced"
+        if replaced.is_dir() and not (self.folder / name).is_dir():  # killed between the two renames of _finish
+            replaced.rename(self.folder / name)
+        return _is_finished(self.folder / name)
 
     def _finish(self, name: str, writer: RunWriter, started: str, processor_seconds: float) -> None:
         import torch
@@ -230,8 +261,20 @@ class Runs:
             "processes": world().size,
         }
         write_json(writer.folder / "provenance.json", provenance)
-        writer.folder.rename(self.folder / name)
+        if (self.folder / name).is_dir():  # computed again
+            replaced = self.folder / f".{name}.replaced"
+            shutil.rmtree(replaced, ignore_errors=True)  # left by a process that was killed here
+            (self.folder / name).rename(replaced)
+            writer.folder.rename(self.folder / name)
+            shutil.rmtree(replaced)
+        else:
+            writer.folder.rename(self.folder / name)
         (self.folder / f".{name}.lock").unlink(missing_ok=True)
 
     def _name(self, kind: str, key: Mapping[str, Any]) -> str:
         return f"{kind}-{content_hash({'kind': kind, **key})[:12]}"
+
+
+def _is_finished(folder: Path) -> bool:
+    """Return whether a run is stored in this folder and is not to be computed again."""
+    return folder.is_dir() and folder.name != _RECOMPUTED.get()

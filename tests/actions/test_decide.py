@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 import pytest
 
-from core.actions.decide import mark, suggestions_of_task, without_found_errors
+from core.actions.decide import cause_of_order, mark, suggestions_of_task, without_found_errors
 from core.checkpoints.model import Model, ModelSpec, save_model
 from core.decisions.log import Item
 from core.review.suggestions import first_items
@@ -30,6 +30,19 @@ def decided(workspace: Workspace) -> Workspace:
     for path in workspace.folder.glob("decisions.sqlite*"):
         path.unlink()
     return Workspace(workspace.folder)
+
+
+@pytest.mark.parametrize(
+    ("kind", "key", "cause"),
+    [
+        ("recommend", {}, "label-error"),
+        ("rank", {"method": "self-influence"}, "label-error"),
+        ("rank", {"method": "task-if"}, "harmful"),
+    ],
+)
+def test_suspicion_and_harm_are_two_causes(workspace: Workspace, kind: str, key: dict, cause: str) -> None:
+    order = workspace.runs.get_or_compute(kind, key | {"of": "test"}, lambda _: None)
+    assert cause_of_order(order) == cause
 
 
 def a_queue(workspace: Workspace, rows: list[dict]) -> Run:

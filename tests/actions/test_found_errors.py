@@ -32,7 +32,7 @@ def test_command_line_report_and_page_agree_on_an_image_removal_and_a_conflict(t
     assert len(workspace.decisions.conflicts()) == 1
 
     printed = Shell(tmp_path).done("review", "show", "-w", str(workspace.folder), "--top", "0").out
-    by_command_line = re.search(r"([\d,]+) of [\d,]+ labels decided, ([\d,]+) label errors? found", " ".join(printed))
+    by_command_line = re.search(r"([\d,]+) of [\d,]+ items decided, ([\d,]+) label errors? found", " ".join(printed))
     html = " ".join(report_html(workspace).split())
     by_report = re.search(r"([\d,]+) label errors? found", html)
     figures = {label: int(number) for number, label in re.findall(r"<b>(\d+)</b><span>([^<]*)</span>", html)}
@@ -42,7 +42,7 @@ def test_command_line_report_and_page_agree_on_an_image_removal_and_a_conflict(t
     assert by_report is not None
     assert int(by_command_line[1]) == int(by_command_line[2]) == removed
     assert int(by_report[1]) == removed
-    assert figures["labels decided"] == figures["label errors (removed or relabelled)"] == removed
+    assert figures["items decided"] == figures["label errors (removed or relabelled)"] == state.decided == removed
     assert (figures["labels kept"], figures["in conflict"]) == (0, 1)
     assert forecast_now(queue, state).decisions.errors_found == removed
     assert sum(entry.verdict == "remove" for entry in state.entries.values()) == removed + 1
@@ -60,7 +60,7 @@ def test_decisions_that_no_item_of_the_queue_takes_are_counted_apart(tmp_path: P
     workspace.decisions.append([Decision(items["instance"][5], "unsure", reviewer="ann")])
     html = " ".join(report_html(workspace).split())
     figures = {label: int(number) for number, label in re.findall(r"<b>(\d+)</b><span>([^<]*)</span>", html)}
-    assert [figures[label] for label in ("labels decided", "labels decided outside the queue", "tasks removed")] == [
+    assert [figures[label] for label in ("items decided", "labels decided outside the queue", "tasks removed")] == [
         1,
         1,
         1,
@@ -78,14 +78,16 @@ def test_removals_for_other_causes_are_no_label_errors_and_are_counted_apart(tmp
     mark(workspace, images[7:8], verdict="keep", cause="duplicate", reviewer="ann")
 
     printed = " ".join(Shell(tmp_path).done("review", "show", "-w", str(workspace.folder), "--top", "0").out)
-    assert re.search(r"\b1 of [\d,]+ labels decided, 1 label error found", printed)
+    assert re.search(r"\b8 of [\d,]+ items decided, 1 label error found", printed)
     assert all(f"{CAUSE_WORDS[cause]}: {n}" in printed for cause, n in {"harmful": 4, "duplicate": 1}.items())
     html = " ".join(report_html(workspace).split())
     figures = {label: int(number) for number, label in re.findall(r"<b>(\d+)</b><span>([^<]*)</span>", html)}
-    assert figures["labels decided"] == figures["label errors (removed or relabelled)"] == 1
+    counted = ("items decided", "label errors (removed or relabelled)", "labels kept")
+    assert [figures[label] for label in counted] == [8, 1, 0]
     sections = dict(re.findall(r"<h2>Removed: ([a-z ]+) \((\d)\)</h2>", html))
     assert sections == {CAUSE_WORDS[cause]: str(4 if cause == "harmful" else 1) for cause in CAUSES}
     queue = Queue.of_table(run.folder, run.table("items.parquet"), workspace.project().images.class_names)
     state = read_state(workspace.decisions, queue, None)
     assert (forecast_now(queue, state).decisions.errors_found, list(state.is_wrong.values())) == (1, [True])
+    assert state.decided == 8, "nobody needs to look at the others again"
     assert provenance(workspace)["removals"] == {"label-error": 1, "harmful": 4, "duplicate": 1, "other": 1}

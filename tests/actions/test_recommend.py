@@ -23,6 +23,7 @@ from core.recommendation.settings import RecommendSettings
 from core.recommendation.summary import LEVELS
 from core.runtime.errors import UserError
 from core.runtime.progress import Progress
+from core.workspace.runs import Run
 from core.workspace.workspace import Workspace
 from tests.actions.recommended import PROPOSED, stored_recommendation
 from tests.actions.reviewed import small_workspace, some_items
@@ -81,16 +82,31 @@ def test_what_is_decided_is_not_proposed_again(workspace: Workspace) -> None:
 
 def test_a_curve_removes_in_the_recommended_order(workspace: Workspace) -> None:
     ranked = ranking(workspace, Target(), estimator("dot"), COMPUTE, Progress())
-    recommended, settings = (
-        stored_recommendation(workspace),
-        CurveSettings(shares=(0.5,), orders=("recommended",), seeds=1),
-    )
+    settings = CurveSettings(shares=(0.5,), orders=("recommended",), seeds=1)
     short = FINETUNE.__class__(iterations=1, meta_batch=2)
     with pytest.raises(UserError, match="recommendation"):
         curve(workspace, ranked, settings, short, COMPUTE, Progress())
-    run = curve(workspace, ranked, settings, short, COMPUTE, Progress(), recommended)
+    recommended = stored_recommendation(workspace)
+    run = curve(workspace, ranked, settings, short, COMPUTE, Progress())
     assert run.table("points.parquet")[["order", "removed"]].to_numpy().tolist() == [["recommended", 4]]
     assert run.config["recommendation"] == recommended.id
+
+
+def test_a_curve_begins_with_the_recommended_order_where_there_is_one(workspace: Workspace) -> None:
+    ranked = ranking(workspace, Target(), estimator("dot"), COMPUTE, Progress())
+    short = FINETUNE.__class__(iterations=1, meta_batch=2)
+
+    def measured(*orders: str) -> Run:
+        settings = CurveSettings(shares=(0.5,), orders=orders, seeds=1)
+        return curve(workspace, ranked, settings, short, COMPUTE, Progress())
+
+    without = measured()
+    assert without == measured("harmful", "loss", "random"), "the cache key of earlier versions"
+    assert without.config["orders"] == ["harmful", "loss", "random"]
+    assert "recommendation" not in without.config
+    stored_recommendation(workspace)
+    assert measured().table("points.parquet")["order"].tolist() == ["recommended", "harmful", "loss", "random"]
+    assert measured() == measured("recommended", "harmful", "loss", "random"), "what the Curves page asks for"
 
 
 def test_the_python_api_returns_tables_and_proposals(workspace: Workspace) -> None:

@@ -105,7 +105,7 @@ def test_the_report_loads_and_runs_nothing(workspace: Workspace, tmp_path: Path)
 def test_the_report_gives_counts_and_items(workspace: Workspace) -> None:
     page = Page(report_html(workspace))
     for words in (
-        "2 labels decided",
+        "2 items decided",
         "2 label errors",
         "1 tasks removed",
         "0 labels kept",

@@ -158,6 +158,24 @@ def test_repeated_commands_reuse_the_run(shell: Shell) -> None:
         assert {path: path.stat().st_mtime_ns for path in first.path.rglob("*")} == before
 
 
+def test_a_stored_result_is_computed_again(shell: Shell) -> None:
+    stored = workspace(shell).runs.all("evaluate")[0]
+    before = stored.finished
+    again = shell.done("rerun", stored.id, "-w", "mine")
+    assert again.path == stored.folder
+    assert stored.finished > before
+    assert "--workspace" in stored.command
+    shell.done("rerun", stored.id, "-w", "mine")
+
+    ranked = workspace(shell).runs.all("rank")[0]
+    for args, printed in ((["export"], 0), (["rank", "--method", "dot"], 1)):  # another command; another result
+        provenance = json.loads((ranked.folder / "provenance.json").read_text())
+        (ranked.folder / "provenance.json").write_text(json.dumps(provenance | {"command": ["tasklens", *args]}))
+        refused = shell("rerun", ranked.id, "-w", "mine")
+        assert (refused.code, len(refused.out)) == (2, printed)
+        assert ranked.id in refused.err
+
+
 def test_repeated_training_reads_the_model(shell: Shell) -> None:
     again = [*TRAIN, "--tasks", shell.folder / "tasks", "--out", shell.folder / "model"]
     before = (shell.folder / "model" / "model.json").stat().st_mtime_ns

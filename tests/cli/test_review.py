@@ -239,3 +239,9 @@ def test_a_queue_is_built_and_shown(shell: Shell) -> None:
     assert lines[1].startswith("0 of")
     for line, item in zip(lines[2:], items.itertuples(), strict=False):
         assert line.split("\t")[1:4] == [item.image_id, f"given {item[6]}", f"suggested {item.suggested}"]
+    image = items["image_id"][1]
+    review(shell, "decide", "--as", "remove", "--item", image, "--cause", "duplicate")
+    (shown,) = (line for line in review(shell, "show", "--cause", "duplicate", "--cause", "other") if image in line)
+    assert shown.endswith("decided: remove (duplicate)")
+    assert not any("decided: " in line for line in review(shell, "show", "--cause", "harmful"))
+    assert "'rude'" in refused(shell, "show", "--cause", "rude").replace("“", "'").replace("”", "'")

@@ -50,7 +50,7 @@ def test_foreground_is_bright() -> None:
 def test_unknown_source_is_rejected_with_the_known_ones() -> None:
     with pytest.raises(UserError, match=r"'cifar'.*mnist5k"):
         load_images("cifar")
-    assert list(SOURCES) == ["mnist5k"]
+    assert list(SOURCES) == ["mnist5k", "shapes"]
 
 
 def test_hash_depends_only_on_the_content() -> None:

@@ -130,12 +130,18 @@ def test_names_find_the_newest_set_and_hashes_the_content() -> None:
 
 def test_missing_set_is_rejected_with_the_existing_ones() -> None:
     store_images(a_listing(ten()))
-    with pytest.raises(UserError, match=r"'other'.*mnist5k, mine"):
+    with pytest.raises(UserError, match=r"'other'.*mnist5k, shapes, mine"):
         load_images("other")
     with pytest.raises(UserError, match=rf"'mine' .*{'f' * 12}"):
         load_images("mine", "f" * 64)
     with pytest.raises(UserError, match="'mnist5k'"):
         load_images("mnist5k", "f" * 64)
+
+
+def test_a_stored_set_with_the_name_of_an_included_one_is_found_by_its_content() -> None:
+    stored = store_images(a_listing(ten()), name="shapes")
+    assert load_images("shapes", stored.hash).hash == stored.hash
+    assert load_images("shapes").class_names[0] == "solid circle"
 
 
 def test_unreadable_images_are_listed_and_skipped_on_request() -> None:

@@ -1,4 +1,4 @@
-"""Which items of a queue were found wrong, found right, or are open."""
+"""Which items of a queue are decided, and which labels were found wrong, found right, or are open."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_final_verdicts_are_wrong_or_right_and_the_newest_counts(log: DecisionLo
     for row, verdict in zip(ROWS, ("keep", "remove", "relabel", "unsure"), strict=True):
         decide(log, row, verdict)  # type: ignore[arg-type]
     assert of_rows(log).is_wrong == {0: False, 1: True, 2: True}
-    assert of_rows(log).errors_found == 2
+    assert (of_rows(log).errors_found, of_rows(log).decided) == (2, 3)
     decide(log, ROWS[1], "keep")
     decide(log, ROWS[2], "clear")
     assert of_rows(log).is_wrong == {0: False, 1: False}
@@ -71,7 +71,7 @@ def test_only_decisions_on_labels_say_that_labels_are_wrong_or_right(log: Decisi
     for row, verdict, cause in zip(ROWS, ("remove", "keep", "remove", "remove"), CAUSES, strict=True):
         decide(log, row, verdict, cause=cause)  # type: ignore[arg-type]
     found = of_rows(log)
-    assert (found.is_wrong, found.errors_found) == ({0: True}, 1)
+    assert (found.is_wrong, found.errors_found, found.decided) == ({0: True}, 1, 4)
     assert [entry.verdict for entry in found.entries.values()] == ["remove", "keep", "remove", "remove"]
     decide(log, ROWS[3], "remove", cause="label-error")
     decide(log, ROWS[0], "remove", cause="duplicate")
@@ -86,12 +86,13 @@ def test_a_row_removed_for_another_cause_does_not_hide_the_label_of_its_image(lo
     decide(log, IMAGE_A, "keep", "bob")
     found = of_rows(log)
     assert (found.is_wrong, set(found.conflicts)) == ({}, {1}), "the row has a final decision, but not on its label"
+    assert found.decided == 1
 
 
 def test_a_conflict_is_open_until_it_is_resolved(log: DecisionLog) -> None:
     decide(log, ROWS[2], "keep", "ann")
     decide(log, ROWS[2], "remove", "bob")
-    assert of_rows(log).is_wrong == {}
+    assert (of_rows(log).is_wrong, of_rows(log).decided) == ({}, 0)
     assert set(of_rows(log).conflicts) == {2}
     decide(log, IMAGE_B, "remove")
     assert of_rows(log).is_wrong == {}, "a decision on the image does not resolve the conflict on the row"

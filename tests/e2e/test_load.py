@@ -161,7 +161,7 @@ def test_bad_input_is_said_and_what_was_loaded_before_is_still_there(page: Page,
     press(page, "Preview images")
     expect(page.get_by_role("alert").filter(has_text="would unpack to").first).to_be_visible(timeout=60_000)
     go(page, "Tasks")
-    expect(page.get_by_text("not ranked yet").first).to_be_visible(timeout=LONG)
+    expect(page.get_by_text("Decided: nothing yet")).to_be_visible(timeout=60_000)
 
 
 def _bomb(path: Path) -> None:

@@ -4,6 +4,7 @@ export; and what must survive."""
 from __future__ import annotations
 
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from playwright.sync_api import Page, expect
 from core.tasks.generate import TaskSettings, generate, write_folder
 from core.ui.edit.results import ESTIMATED_EFFECT, NET_EFFECT
 from core.ui.shell.navigation import TITLES
+from core.workspace.demos import DEMOS, open_demo
 from core.workspace.workspace import create
 from tests.cli.shell import Shell
 from tests.e2e.widgets import fill
@@ -24,16 +26,18 @@ LONG = 480_000
 """Milliseconds that a background job on a busy machine may take; a limit, not an expectation."""
 
 
-@pytest.fixture(params=[12, pytest.param(252, marks=pytest.mark.slow)], ids=["small", "demo"])
+@pytest.fixture(params=[12, pytest.param(DEMOS[DEMO].tasks.count, marks=pytest.mark.slow)], ids=["small", "demo"])
 def tasks(request: pytest.FixtureRequest) -> int:
-    """How many training tasks the workspace has that opens by itself; the demo's own are 252."""
+    """How many training tasks the workspace has that opens by itself: few, or those of the demo."""
     return int(request.param)
 
 
 @pytest.fixture
 def home(tasks: int, tmp_path: Path) -> Path:
     folder = tmp_path / "home"
-    if tasks != 252:
+    if tasks == DEMOS[DEMO].tasks.count:
+        shutil.rmtree(open_demo(DEMO, folder).runs.folder)  # the path begins before anything is computed
+    else:
         settings = TaskSettings(ways=3, shots=2, queries=3, count=tasks, heldout=6, noise="tasks:0.4:0.8")
         write_folder(generate(settings), tmp_path / "tasks")
         few = ["--filters", "2", "--iterations", "20", "--polish", "0", "--device", "cpu"]
@@ -113,7 +117,7 @@ def test_the_whole_path(page: Page, serve: Callable[..., str], home: Path, tasks
     page.get_by_role("button", name="Measure", exact=True).click()
     page.get_by_role("button", name="Cancel", exact=True).click(timeout=60_000)
     expect(page.get_by_text("was cancelled")).to_be_visible(timeout=60_000)
-    if tasks == 252:
+    if tasks == DEMOS[DEMO].tasks.count:
         for label, value in (("Seeds", "1"), ("Fine-tune steps", "1")):
             fill(page, label, value)
         expect(page.get_by_text("16 fine-tunes of 1 step")).to_be_visible()
@@ -132,10 +136,26 @@ def test_the_whole_path(page: Page, serve: Callable[..., str], home: Path, tasks
     assert set(removed["image_id"].dropna()) == set(harmful)
 
     # On the demo: the removal survives a restart of the server, whose first address is a deep link.
-    if tasks == 252:
+    if tasks == DEMOS[DEMO].tasks.count:
         page.goto("about:blank")
         page.goto(f"{serve(ROOT / 'app.py', env=env)}/images")
         expect(page.get_by_text("Decided: 1 task, 4 images removed")).to_be_visible(timeout=60_000)
+
+
+def test_the_first_minute_of_the_demo(page: Page, serve: Callable[..., str], tmp_path: Path) -> None:
+    """What came with the demo is shown at once: what to remove, and what removing it does."""
+    page.goto(serve(ROOT / "app.py", env={"TASKLENS_HOME": str(tmp_path)}))
+    heading(page, "Overview")
+    expect(page.get_by_text("Accuracy on held-out tasks")).to_be_visible(timeout=60_000)
+    expect(page.get_by_text("Recommended here").first).to_be_visible()
+    expect(page.get_by_text("Precomputed")).to_be_visible()
+    go(page, "Tasks")
+    page.get_by_role("button", name=re.compile(r"^Remove \d+ tasks$")).click()
+    expect(page.get_by_text(re.compile(r"^Decided: \d+ tasks removed$"))).to_be_visible()
+    go(page, "Edit")
+    expect(page.get_by_role("heading", name=NET_EFFECT)).to_be_visible(timeout=60_000)
+    page.get_by_text(re.compile(r"^Precomputed: \d+ results")).click()
+    expect(page.get_by_role("button", name="Run again").first).to_be_visible()
 
 
 @pytest.mark.slow

@@ -65,7 +65,7 @@ def test_one_key_each(review: Page, workspace: Workspace) -> None:
     eventually(lambda: 0 not in decisions(workspace))
     press(review, "r c")  # Streamlit's own keys: the page would run again, or ask whether to clear caches
     expect(review.get_by_test_id("stDialog")).to_have_count(0)
-    expect(grid(review).locator(".summary")).to_have_text(f"3 of {ITEMS} decided")
+    expect(grid(review).locator(".summary")).to_have_text(f"2 of {ITEMS} decided")  # one is unsure
 
 
 def test_moving_selecting_and_deciding_on_many(review: Page, workspace: Workspace) -> None:

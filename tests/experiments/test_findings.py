@@ -226,6 +226,13 @@ def edited(accuracy: dict[str, list[float]], cost: dict[str, float]) -> Measurem
     )
 
 
+def test_the_recommendation_is_a_row_of_table_1() -> None:
+    summary = table1.summarize(edited({"unedited": [0.5, 0.52, 0.51], "pick-recommended": [0.7, 0.73, 0.7]}, {}))
+    (row,) = (row for row in summary.tables[0].rows if row[0] == table1.SELECTION_LABELS["pick-recommended"])
+    assert mean_sd([0.7, 0.73, 0.7]) in row
+    assert "the recommendation" in " ".join(summary.findings)
+
+
 def test_a_fine_tune_may_meet_the_goal_and_beat_influence() -> None:
     label = f"“{table1.EDIT_LABELS['finetune']}”"
     accuracy = {"unedited": [0.5, 0.52, 0.51], "retrain": [0.7, 0.72, 0.71], "finetune": [0.7, 0.73, 0.7]}

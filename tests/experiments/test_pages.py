@@ -53,9 +53,14 @@ def test_a_page_is_written_from_a_result_folder(tmp_path: Path) -> None:
 def test_the_setup_names_the_sizes(name: str) -> None:
     config = result_of(name).config
     text, settings = "\n".join(setup_lines(config)), config["settings"]
-    training = settings["long" if name in LONG_TRAINED else "training"]
+    training = settings["training"]["mnist"]
     for part in ("MNIST", "`tiny`", str(settings["filters"]), str(training["iterations"]), config["command"]):
         assert part in text
+    longer = settings["training"] | {"omniglot": training | {"iterations": 54321}}
+    both = config | {"settings": settings | {"training": longer}, "images": {"mnist": "m", "omniglot": "o"}}
+    assert "Omniglot: 54,321" in "\n".join(setup_lines(both))
+    earlier = settings | {"training": training, "long": training | {"iterations": 12345}}
+    assert ("12,345" in "\n".join(setup_lines(config | {"settings": earlier}))) == (name in LONG_TRAINED)
     assert [line.split(":")[0] for line in setup_lines({"command": "c"})] == ["Command"]
 
 

@@ -22,6 +22,7 @@ from core.experiments.paper import PUBLISHED, published_cells
 from core.experiments.problems import Problem, Repetition, build_problem, draw_tasks, make_recipe, split_three_ways
 from core.experiments.profiles import DATA, MNIST, OMNIGLOT, PROFILES, profile_of
 from core.experiments.summary import Measurements, PairedDifference, mean_curve
+from core.maml.recipes import GREY
 from core.runtime.errors import UserError
 from core.runtime.files import HOME_VARIABLE
 from core.runtime.progress import Progress
@@ -126,7 +127,8 @@ def test_two_fifths_of_the_rows_of_some_tasks_are_removed_and_every_class_stays(
     chosen = instances.sample_rows(train, role, np.random.default_rng(0))
     by_task = pd.Series([task for task, _, _ in chosen]).value_counts()
     assert len(by_task) == min(instances.TASKS, len(train))
-    assert (by_task == 4).all()
+    of_class = TINY.shots if role == "support" else TINY.queries
+    assert (by_task == round(instances.REMOVED_SHARE * train.ways * of_class)).all()
     assert {where for _, where, _ in chosen} == {role}
     left = cleaned(train, Changes(instances=frozenset(chosen)), drop_rows=True)
     support = left.rows[left.rows["role"] == "support"]
@@ -210,9 +212,19 @@ def test_the_papers_figures_are_those_it_prints() -> None:
     assert {len(numbers) for numbers in PUBLISHED.values()} == {4}
 
 
+def test_the_model_is_that_of_the_recipe_for_the_images() -> None:
+    spec, fields = ZERO.spec, GREY.model_fields({})
+    assert {name: getattr(spec, name) for name in fields} == fields
+    assert (spec.filters, spec.shape) == (TINY.filters, load_images("mnist5k").shape)
+    assert make_recipe(ZERO, "none").spec == spec
+
+
 def test_profiles_grow() -> None:
     tiny, small, full = (profile_of(name) for name in ("tiny", "small", "full"))
-    assert tiny.training.iterations < small.training.iterations < full.training.iterations == 5000
+    for data in DATA:
+        steps = [profile.training[data].iterations for profile in (tiny, small, full)]
+        assert steps == sorted(set(steps))
+        assert steps[-1] == 5000
     assert full.counts[OMNIGLOT] == 10_000
     assert full.counts[MNIST] is None
     assert full.seeds == small.seeds == 5

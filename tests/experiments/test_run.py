@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -18,6 +19,7 @@ import pytest
 
 from core.actions.compute import Compute
 from core.actions.edit import edit
+from core.actions.recommend import by_suspicion, newest_recommendation
 from core.experiments import catalog, edit_methods
 from core.experiments.catalog import EXPERIMENTS, Experiment, experiment_of
 from core.experiments.context import ExperimentContext
@@ -29,6 +31,7 @@ from core.experiments.summary import ExperimentSummary, Measurements
 from core.maml.cost import training_cost
 from core.maml.evaluation import evaluate
 from core.maml.training import TrainSettings
+from core.recommendation.recommend import Recommendation
 from core.runtime.errors import UserError
 from core.runtime.files import HOME_VARIABLE
 from core.runtime.progress import Progress
@@ -206,7 +209,6 @@ def test_mini_imagenet_runs_on_the_users_own_images(shell: Shell, home: Path, tm
     done = shell.done("experiments", "appendix-e", *ASK, "--images", "mini-imagenet=mini-imagenet")
     result = read_result(Path(done.out[-1]))
     assert [grid.data for grid in result.grids] == ["mini-imagenet"] * 2
-    assert PROFILES["tiny"].spec("mini-imagenet").pooling == "max"
 
 
 def test_missing_data_sets_are_named(shell: Shell, tmp_path: Path) -> None:
@@ -257,7 +259,7 @@ def test_costs_are_counted_in_meta_gradients(context: ExperimentContext) -> None
     ids = problem.project.tasks.train.task_ids
     changes = Changes(tasks=frozenset(ids[:4]))
     whole = context.retraining_cost(problem, changes)
-    assert whole == training_cost(context.unit.profile.training, len(ids) - 4) == 8 * 4
+    assert whole == training_cost(context.unit.profile.training[MNIST], len(ids) - 4) == 8 * 4
     assert context.steps(problem, changes, 0.25).cost == 8
     assert context.steps(problem, changes, 0.0001).cost == 1
     newton = context.newton(problem, changes)
@@ -266,6 +268,30 @@ def test_costs_are_counted_in_meta_gradients(context: ExperimentContext) -> None
     # Gradients of the removed tasks; the curvature is one number, computed once to measure its size and once to solve.
     assert gamma.cost == 2 * 4 + 2 * context.unit.profile.solve.curvature_tasks
     assert context.unedited(problem).cost == 0
+
+
+def test_the_recommended_order_is_that_of_one_stored_recommendation(
+    context: ExperimentContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    problem = context.problem("easy")
+    ids = np.array(problem.project.tasks.train.task_ids)
+    suspicion = np.random.default_rng(0).random(len(ids))
+    table = pd.DataFrame({"task_id": ids, "suspicion": suspicion}).sample(frac=1, random_state=0)
+
+    def made(*_: object) -> Recommendation:  # the real one takes seconds
+        return Recommendation({"tasks": table}, pd.DataFrame(), {}, {})
+
+    monkeypatch.setattr("core.recommendation.recommend.recommend", made)
+    scores, seconds = context.task_scores(problem, "recommended")
+    run = newest_recommendation(problem.workspace, problem.project)
+    assert run is not None
+    assert scores.tolist() == (-suspicion).tolist()
+    assert ids[np.argsort(scores)].tolist() == by_suspicion(run, "tasks")["task_id"].tolist()
+    assert seconds == run.processor_seconds > 0
+    again, same_seconds = context.task_scores(problem, "recommended")
+    assert (again.tolist(), same_seconds) == (scores.tolist(), seconds)
+    assert len(problem.workspace.runs.all("recommend")) == 1
+    shutil.rmtree(run.folder)  # other tests share the problem
 
 
 def test_direct_gradients_give_another_linear_edit(context: ExperimentContext) -> None:

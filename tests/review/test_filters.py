@@ -79,6 +79,12 @@ def test_each_filter() -> None:
     assert pick(Filters(state=("keep", "unsure")), keep=3, unsure=5, remove=6) == [3, 5]
     assert pick(Filters(state=("undecided",)), keep=3) == [i for i in range(N) if i != 3]
     assert pick(Filters(state=("conflict", "commented"))) == [7, 8]
+    causes = {1: "duplicate", 2: "harmful", 4: "label-error"}
+    entries = {at: decided(remove=at).entries[at] for at in causes}
+    entries = {at: replace(entry, cause=causes[at]) for at, entry in entries.items()}
+    state = replace(decided(), entries=entries)
+    picked = filtered_positions(queue(), state, Filters(cause=("duplicate", "harmful")), tasks()).tolist()
+    assert picked == [1, 2], "the cause that is stored with the decision, whatever its verdict"
     assert pick(Filters(task="t0", role="support")) == [0, 1, 2, 3]
     assert pick(Filters(task="t1"), "instance") == [1, 3, 5, 7, 9, 11]
     assert pick(Filters(role="query"), "instance") == [0, 3, 6, 9]
@@ -113,7 +119,15 @@ def test_the_lasso() -> None:
     "filters",
     [
         Filters(),
-        Filters(given=("a;b", "ü"), state=("undecided", "conflict"), differ=True, size=60, ascending=True, low=10),
+        Filters(
+            given=("a;b", "ü"),
+            state=("undecided", "conflict"),
+            cause=("harmful",),
+            differ=True,
+            size=60,
+            ascending=True,
+            low=10,
+        ),
         Filters(lasso=((0.5, 1.25), (2.0, 1e-5), (3.0, 4.0)), order="loss", task="t0", role="query", find="x y"),
     ],
 )
@@ -122,7 +136,14 @@ def test_filters_survive_a_round_trip_through_an_address(filters: Filters) -> No
 
 
 def test_invalid_parameters_of_an_address_are_ignored() -> None:
-    wrong = {"state": ["keep", "rm -rf"], "size": ["7"], "low": ["x"], "high": ["900"], "lasso": ["1,2;nan,3;4,5"]}
+    wrong = {
+        "state": ["keep", "rm -rf"],
+        "cause": ["king"],
+        "size": ["7"],
+        "low": ["x"],
+        "high": ["900"],
+        "lasso": ["1,2;nan,3;4,5"],
+    }
     assert from_params({**wrong, "role": ["king"], "evil": ["1"]}) == Filters(state=("keep",))
     assert from_params({"lasso": ["1"]}) == Filters()
 

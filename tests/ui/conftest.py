@@ -107,8 +107,9 @@ def computed(make_once: MakeOnce) -> Path:
 
 
 def make_demos(folder: Path) -> None:
+    """The demos without their precomputed runs: tests have workspaces of their own, and every test copies this."""
     for name in DEMOS:
-        open_demo(name, folder)
+        shutil.rmtree(open_demo(name, folder).runs.folder, ignore_errors=True)
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 
 from core.runtime.errors import TransientError, UserError
-from core.workspace.runs import Run, Runs, RunWriter
+from core.workspace.runs import Run, Runs, RunWriter, recomputing
 
 ROOT = Path(__file__).parents[2]
 KEY = {"tasks": "abc", "damping": 0.1}
@@ -46,6 +46,27 @@ def test_a_finished_run_is_reused(runs: Runs) -> None:
     assert (again.folder / "provenance.json").read_bytes() == before
     assert again.json("figures.json") == {"accuracy": 0.5}
     assert again.table("rows.parquet").to_dict("list") == {"id": ["a"], "score": [1.5]}
+
+
+def test_a_run_is_computed_again_and_kept_until_the_new_one_is_finished(runs: Runs) -> None:
+    def improve(work: RunWriter) -> None:
+        work.write_json("figures.json", {"accuracy": 0.6})
+
+    def fail(work: RunWriter) -> None:
+        raise Killed
+
+    stored = runs.get_or_compute("rank", KEY, compute)
+    other = runs.get_or_compute("rank", {"other": 1}, compute)
+    with recomputing(stored):
+        assert runs.find("rank", KEY) is None
+        assert runs.get_or_compute("rank", {"other": 1}, refuse) == other
+        with pytest.raises(Killed):
+            runs.get_or_compute("rank", KEY, fail)
+        assert stored.json("figures.json") == {"accuracy": 0.5}
+        assert runs.get_or_compute("rank", KEY, improve) == stored
+        assert stored.json("figures.json") == {"accuracy": 0.6}
+        assert runs.get_or_compute("rank", KEY, refuse) == runs.find("rank", KEY) == stored
+    assert {path.name for path in runs.folder.iterdir()} == {stored.id, other.id}
 
 
 def test_a_run_records_its_key_and_provenance(runs: Runs) -> None:

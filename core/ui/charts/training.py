@@ -31,13 +31,16 @@ def training_curve(history: Sequence[dict[str, Any]], steps: int, kept: int | No
         for name, (label, colour) in _SERIES.items():
             values = [one[f"{name}_{quantity}"] for one in checks]
             trace = line([one["done"] for one in checks], values, colour, 2)
-            trace.update(name=label, legendgroup=name, showlegend=column == 1)
+            # Markers show the first check, which makes no line yet.
+            trace.update(mode="lines+markers", name=label, legendgroup=name, showlegend=column == 1)
             figure.add_trace(trace, row=1, col=column)
         if kept is not None:
-            figure.add_vline(kept, line={"color": PALETTE[0], "dash": "dot"}, col=column)
+            dotted = {"color": PALETTE[0], "dash": "dot"}
+            figure.add_vline(kept, line=dotted, col=column, name="Step kept", showlegend=column == 1)
     figure.update_xaxes(AXIS | {"title": "Step", "range": [0, steps]})
-    figure.update_yaxes(AXIS | {"rangemode": "tozero"}, col=1)
-    figure.update_yaxes(AXIS | {"tickformat": ".0%"}, col=2)
+    # From 0, so that the axes hardly move while the curve grows.
+    figure.update_yaxes(AXIS | {"rangemode": "tozero"})
+    figure.update_yaxes({"tickformat": ".0%"}, col=2)
     return figure.update_layout(
         height=_HEIGHT, margin={"l": 10, "r": 10, "t": 60, "b": 10}, legend=LEGEND | {"y": 1.15}
     )

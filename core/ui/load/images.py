@@ -38,14 +38,12 @@ def images_step() -> str | None:
     if new := new_result("data"):
         st.session_state[_CHOICE] = next((name for name, one in sets.items() if str(one.folder) == new), "mnist5k")
     names = [*SOURCES, *sets]
-    keep_widget_state(_CHOICE, names[-1], names)
+    keep_widget_state(_CHOICE, names[-1] if sets else names[0], names)
     chosen = st.selectbox(
         "Image set",
         names,
         key=_CHOICE,
-        format_func=lambda name: (
-            _label(sets[name]) if name in sets else f"{name} · handwritten digits included with TaskLens"
-        ),
+        format_func=lambda name: _label(sets[name]) if name in sets else f"{name} · {SOURCES[name].words}",
     )
     if chosen in sets and (notes := sets[chosen].story.get("notes")):
         st.caption(plain(" ".join(notes)))

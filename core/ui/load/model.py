@@ -52,7 +52,7 @@ def model_step(tasks: Path) -> Path | None:
         job_panel(library_jobs(), job)
     live_curve()
     if chosen:
-        model_curve(_model(str(chosen), (chosen / "model.json").stat().st_mtime))
+        model_curve(chosen.name, _model(str(chosen), (chosen / "model.json").stat().st_mtime))
     return chosen
 
 

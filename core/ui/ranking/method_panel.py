@@ -10,13 +10,12 @@ from typing import Any
 import streamlit as st
 
 from core.influence.methods import DEFAULT, METHODS, estimator
-from core.influence.settings import Estimator, SolveSettings
+from core.influence.settings import SELF_INFLUENCE, Estimator, SolveSettings
 from core.runtime.errors import UserError
 from core.runtime.settings import arguments, declared
 from core.ui.shell import settings_widgets as widgets
 from core.ui.shell.context import Context
 
-SELF = "self-influence"
 _TRAJECTORY = "tracin"
 MIN_PROBES = 3
 """Minimum number of passes of the sketch; with fewer its error cannot be estimated."""
@@ -80,7 +79,7 @@ def _solve(method: str, defaults: SolveSettings) -> dict[str, Any]:
     number, select = (partial(draw, widget) for widget in (widgets.number, widgets.select))
     one, two, three = st.columns(3)
     chosen: dict[str, Any] = {"curvature": select(one, "curvature")}
-    if method == SELF:
+    if method == SELF_INFLUENCE:
         why = "Self-influence needs the basis of this solver."
         solver = select(two, "solver", choices=[defaults.solver], disabled=True, help=why)
     else:
@@ -115,7 +114,7 @@ def _gradients(method: str) -> dict[str, Any]:
         return widgets.select(place, Estimator, field, key=f"rank_{field}_{method}", value=getattr(defaults, field))
 
     chosen = {"gradient": select(one, "gradient")}
-    if method == SELF:
+    if method == SELF_INFLUENCE:
         chosen["probes"] = widgets.number(
             two, Estimator, "probes", key="rank_probes", value=defaults.probes, minimum=MIN_PROBES
         )

@@ -8,7 +8,8 @@ import streamlit as st
 from core.actions.compute import Compute
 from core.actions.evaluate import KIND, cache_key
 from core.influence.methods import DEFAULT
-from core.ui.ranking.method_panel import SELF, choose_method
+from core.influence.settings import SELF_INFLUENCE
+from core.ui.ranking.method_panel import choose_method
 from core.ui.shell.context import Context, choose_ranking, show_error, table
 from core.ui.shell.jobs import job_panel, start, start_button
 from core.ui.trust.panel import trust_panel
@@ -35,7 +36,7 @@ def rank_panel(context: Context) -> None:
             show_error(fault)
         title, ready = f"Rank by {method}", fault is None
         with above:
-            if method == SELF:
+            if method == SELF_INFLUENCE:
                 st.caption(
                     "Self-influence is how much removing an item raises its own loss, so it needs no target. "
                     "The most suspicious items come first."

@@ -13,12 +13,13 @@ from core.recommendation.summary import CANDIDATE_WORDS, ITEM_WORDS
 from core.ui.review.decide import decide
 from core.ui.shell.context import Context, table
 from core.ui.shell.jobs import job_panel, start_button
+from core.ui.shell.navigation import page as link
+from core.ui.shell.precomputed import precomputed_note
 from core.ui.shell.text import count, plain
 from core.workspace.runs import Run
 
-_BAR = "Bar: influence on the target, to the left harmful, to the right helpful."
-FRAMED = f"Framed: more likely wrong than right. {_BAR}"
-FRAMED_BY_PREDICTION = f"Framed: predicted as another class. {_BAR}"
+FRAMED = "Framed: more likely wrong than right."
+FRAMED_BY_PREDICTION = "Framed: predicted as another class."
 
 
 def has_recommendation(context: Context) -> bool:
@@ -55,11 +56,15 @@ def _show(context: Context, run: Run, level: str) -> None:
     decided = found.proposed - len(items)
     already = f" Already decided: {decided} of them." if decided else ""
     words.caption(" ".join(map(plain, (found.proposal + already, *found.notes))))
+    if level == "images" and found.proposed:
+        words.page_link(link("review"), label="Relabel them on the Review page, which suggests classes")
     label = f"Remove {count(len(items), ITEM_WORDS[level])}"
     if found.proposed and button.button(label, key=f"{level}_proposed", disabled=not items, width="stretch"):
         decide(context, items, "remove", run.id, "proposed by the recommendation", cause="label-error")
         st.rerun()
-    with st.expander("How well each score finds injected errors"):
+    origin = " · precomputed" if run.is_precomputed else ""
+    with st.expander(f"How well each score finds injected errors{origin}"):
+        precomputed_note(context, run)
         st.dataframe(_candidates(run, level), hide_index=True, column_config=_COLUMNS)
 
 

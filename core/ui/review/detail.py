@@ -20,7 +20,7 @@ from core.runtime.errors import UserError
 from core.ui.grid.atlas import Atlas, jpeg_atlas
 from core.ui.grid.pictures import pixels
 from core.ui.review.background_lines import effect_lines, explanation_lines
-from core.ui.shell.context import Context, table
+from core.ui.shell.context import RUN_HASH, Context, table
 from core.ui.shell.text import minute_of
 from core.workspace.runs import Run
 from core.workspace.workspace import newest_ranking
@@ -31,7 +31,7 @@ _DUPLICATE_DISTANCE = 0.02
 """Cosine distance of features below which two images are near-duplicates."""
 _CACHED_DETAILS = 64
 COMPUTING = "computing …"
-QUEUE_HASH: Any = {Queue: lambda queue: str(queue.folder)}
+QUEUE_HASH: Any = {Queue: lambda queue: RUN_HASH[Run](Run(queue.folder))}
 REASONS, OCCURRENCES = "Why it is suspicious", "Occurrences"
 
 Strip = tuple[str, list[int], list[str]]
@@ -102,7 +102,7 @@ def _reasons(queue: Queue, position: int) -> list[str]:
     ]
 
 
-@st.cache_resource(max_entries=2, show_spinner=False)
+@st.cache_resource(max_entries=2, show_spinner=False, hash_funcs=RUN_HASH)
 def _rows_by_image(run: Run) -> dict[Any, Any]:
     return dict(table(run, "instances.parquet").groupby("image_id").indices)
 

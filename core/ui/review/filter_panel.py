@@ -7,6 +7,7 @@ from dataclasses import replace
 import streamlit as st
 
 from core.actions.duplicates import newest_duplicates
+from core.decisions.causes import CAUSE_WORDS, CAUSES
 from core.review.filters import PAGE_SIZES, PARAMETERS, ROLES, STATES, Filters, from_params
 from core.review.review_queue import Queue
 from core.review.saved_views import delete_view, save_view, saved_views
@@ -47,6 +48,14 @@ def filter_panel(context: Context, queue: Queue) -> Filters:
     scores = queue.scores
     four.selectbox("Order by", list(scores), key=_WIDGET + "order", format_func=scores.__getitem__)
     with five.popover("More", width="stretch"):
+        st.multiselect(
+            "Cause of the decision",
+            CAUSES,
+            key=_WIDGET + "cause",
+            format_func=lambda cause: CAUSE_WORDS[cause].capitalize(),
+            placeholder="All",
+            help="Of a removal, why; of keep, what was ruled out; of unsure, what is suspected.",
+        )
         st.checkbox("Ascending order", key=_WIDGET + "ascending")
         st.checkbox("Only where another class is more likely", key=_WIDGET + "differ")
         if newest_duplicates(context.workspace, context.project):

@@ -27,7 +27,7 @@ from core.ui.review.detail import detail
 from core.ui.review.forecast import forecast_text, latest_forecast
 from core.ui.review.grid import Report, last_report, mount, packet
 from core.ui.review.tiles import TILE_PX, notice, page_data, page_state
-from core.ui.shell.context import Context, decision_log, table
+from core.ui.shell.context import RUN_HASH, Context, decision_log, table
 from core.workspace.runs import Run
 
 GRID, PICTURES, DETAILS = "review_grid", "review_pictures", "review_details"
@@ -80,7 +80,7 @@ def reapply_filters() -> None:
     memory().refilter_count += 1
 
 
-@st.cache_resource(max_entries=4, show_spinner="Reading the queue")
+@st.cache_resource(max_entries=4, show_spinner="Reading the queue", hash_funcs=RUN_HASH)
 def open_queue(run: Run, names: tuple[str, ...]) -> Queue:
     """Return the queue of a run, read once, with the class names of its image set."""
     return Queue.of_table(run.folder, table(run, "items.parquet"), names)
@@ -124,7 +124,7 @@ def live_grid(context: Context, queue: Queue, filters: Filters, blind: bool) -> 
         "stamp": live.stamp,
         "version": state.version,
         "state": page_state(queue, state, positions.tolist()),
-        "progress": [len(state.entries), len(queue), remaining],
+        "progress": [state.decided, len(queue), remaining],
         "notice": notice(state, context.reviewer),
         "blind": blind,
         "heard": live.report_name,

@@ -22,6 +22,7 @@ from core.ui.shell import settings_widgets as widgets
 from core.ui.shell.command import command_block
 from core.ui.shell.context import Context, table
 from core.ui.shell.jobs import is_running, start_button
+from core.ui.shell.precomputed import precomputed_note
 from core.ui.shell.text import count, plain
 from core.workspace.runs import Run
 
@@ -63,6 +64,7 @@ def queue_panels(context: Context, queue: Queue, blind: bool) -> None:
     method = st.expander("How this queue was built", key="review_open_queue", on_change="rerun")
     if method.open:
         with method:
+            precomputed_note(context, Run(queue.folder))
             _method(context, Run(queue.folder))
 
 

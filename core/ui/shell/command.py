@@ -6,17 +6,8 @@ from collections.abc import Sequence
 
 import streamlit as st
 
-from core.runtime.program import command_line
+from core.runtime.program import command_line, with_workspace
 from core.ui.shell.context import Context
-
-GROUPS = ("review", "sets")
-"""Command groups: words of the command line that are followed by a command."""
-
-
-def with_workspace(args: Sequence[str], workspace: str) -> list[str]:
-    """Return the arguments of a command with its workspace inserted."""
-    words = 2 if args[0] in GROUPS else 1
-    return [*args[:words], "--workspace", workspace, *args[words:]]
 
 
 def command_block(context: Context, *commands: Sequence[str]) -> None:

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import streamlit as st
@@ -169,7 +170,16 @@ def decision_log(path: str, inode: int, busy_seconds: float = _BUSY_SECONDS) -> 
     return DecisionLog(Path(path), busy_seconds=busy_seconds)
 
 
-@st.cache_resource(max_entries=48, show_spinner=False)
+def _run_hash(run: Run) -> str:
+    state = run.folder.stat()
+    return f"{run.folder} {state.st_ino} {state.st_mtime_ns}"
+
+
+RUN_HASH: Any = {Run: _run_hash}
+"""The key of a run in caches: one that is computed again keeps its folder."""
+
+
+@st.cache_resource(max_entries=48, show_spinner=False, hash_funcs=RUN_HASH)
 def table(run: Run, name: str) -> pd.DataFrame:
     """Return a table of a finished run, which must not be changed in place.
 

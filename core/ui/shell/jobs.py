@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import streamlit as st
 
 from core.runtime.errors import UserError
+from core.runtime.program import with_workspace
 from core.runtime.progress import format_duration
-from core.ui.shell.command import with_workspace
 from core.ui.shell.context import Context, show_error
 from core.ui.shell.text import plain
 from core.workspace.jobs import Job, Jobs
@@ -72,7 +72,7 @@ def _live(jobs: Jobs, command: str) -> None:
         share, text = 0.0, "starting"
         if state is not None:
             share = min(1.0, state.done / state.total) if state.total else 0.0
-            left = f" · about {format_duration(state.left)} left in this step" if state.left is not None else ""
+            left = f" · about {format_duration(state.left)} left in this stage" if state.left is not None else ""
             note = f" · {state.note}" if state.note else ""
             text = f"{state.stage} {state.done}/{state.total}{left}{note}"
         bar, cancel = st.columns([6, 1], vertical_alignment="bottom")

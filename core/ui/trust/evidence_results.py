@@ -11,7 +11,7 @@ import streamlit as st
 from core.evidence.agreement import agreement_of, columns_of, comparable_figures
 from core.evidence.lds import Score, correlations, lds_difference
 from core.evidence.tables import CEILING
-from core.ui.shell.context import Context, table
+from core.ui.shell.context import RUN_HASH, Context, table
 from core.ui.shell.text import count, minute_of, plain
 from core.workspace.runs import Run
 from core.workspace.workspace import runs_of_problem
@@ -61,7 +61,7 @@ def grids(run: Run, method: str) -> tuple[np.ndarray, np.ndarray]:
     return predicted_losses, measured[targets].to_numpy().reshape(len(predicted_losses), seeds, len(targets))
 
 
-@st.cache_data(max_entries=64, show_spinner=False)
+@st.cache_data(max_entries=64, show_spinner=False, hash_funcs=RUN_HASH)
 def points(run: Run, method: str, target: str | None) -> pd.DataFrame:
     """Return one row per subset: predicted, measured (mean over seeds), lowest and highest seed.
 
@@ -156,7 +156,7 @@ def _comparison(run: Run, best: pd.Series, rival: pd.Series, measure: str) -> st
     )
 
 
-@st.cache_data(max_entries=64, show_spinner=False)
+@st.cache_data(max_entries=64, show_spinner=False, hash_funcs=RUN_HASH)
 def paired(run: Run, one: str, other: str, measure: str) -> Score:
     """Return the difference of two methods' rank correlations with its bootstrap interval over subsets."""
     (first, measured), (second, _) = (grids(run, name) for name in (one, other))

@@ -9,10 +9,12 @@ import pandas as pd
 import streamlit as st
 
 from core.actions.rank import detection_of
-from core.ui.ranking.method_panel import SELF
+from core.actions.recommend import newest_recommendation
+from core.influence.settings import SELF_INFLUENCE
 from core.ui.ranking.method_text import differences
-from core.ui.shell.context import Context, OpenWorkspace
+from core.ui.shell.context import RUN_HASH, Context, OpenWorkspace
 from core.ui.shell.navigation import page as link
+from core.ui.shell.precomputed import precomputed_note
 from core.ui.shell.text import count, plain
 from core.ui.trust.evidence_results import trust_sentence
 from core.workspace.runs import Run
@@ -39,7 +41,9 @@ def trust_panel(context: Context, run: Run) -> None:
     """Show method, solve, distance from stationarity, and how well the ranking is known to work."""
     report = run.json("solver.json")
     solved = f", residual {report['residual']:.0e}" if "residual" in report else ""
-    with st.expander(f"How reliable this ranking is · {plain(report['method'])}{solved}"):
+    origin = " · precomputed" if run.is_precomputed else ""
+    with st.expander(f"How reliable this ranking is · {plain(report['method'])}{solved}{origin}"):
+        precomputed_note(context, run)
         left, right = st.columns(2)
         lines = [
             *_method(report, run.config),
@@ -51,28 +55,46 @@ def trust_panel(context: Context, run: Run) -> None:
         left.markdown(_bullets(lines))
         right.markdown(_bullets([_stationary(report), _meaning(report), _measured(context, run)]))
         right.page_link(link("trust"), label="Trust: how well each method predicts retraining")
-        if (found := _detection(str(context.workspace.folder), run.id)) is not None:
-            right.markdown("- Detection of the injected label noise:")
+        recommendation = newest_recommendation(context.workspace, context.project)
+        if (found := _detection(str(context.workspace.folder), run, recommendation)) is not None:
+            right.markdown(
+                "- How well each score finds the injected label noise, which is not what influence predicts:"
+            )
             shown = found.drop(columns=["items", "bad"]).set_index("level")
             right.dataframe(shown.style.format({"auc": "{:.3f}", "average_precision": "{:.3f}"}))
 
 
 def score_words(run: Run, what: str) -> str:
     """Return a sentence on the meaning of a score of this ranking; ``what`` is "image" or "task"."""
-    if run.config["method"] == SELF:
-        return f"Influence: minus the rise of its own loss if the {what} were removed, an estimate."
+    if run.config["method"] == SELF_INFLUENCE:
+        return f"Self-influence: minus the rise of its own loss if the {what} were removed, an estimate."
     return f"Influence: the rise of the loss if the {what} were removed, an estimate."
+
+
+def bar_words(run: Run) -> str:
+    """Return a sentence on the bars of tiles that show a score of this ranking."""
+    what = "self-influence" if run.config["method"] == SELF_INFLUENCE else "influence on the target"
+    return f"Bar: {what}, to the left {score_ends(run)[0]}, to the right {score_ends(run)[1]}."
+
+
+def order_words(run: Run, name: str) -> str:
+    """Return the name of an order by this ranking: what others call ``Most harmful`` is not harm by self-influence."""
+    if run.config.get("method") != SELF_INFLUENCE:
+        return name
+    words = {"Most harmful": "Highest self-influence", "Most helpful": "Lowest self-influence"}
+    for by_influence, by_self in words.items():
+        name = name.replace(by_influence, by_self).replace(by_influence.lower(), by_self.lower())
+    return name
 
 
 def score_ends(run: Run) -> tuple[str, str]:
     """Return the meanings of the lowest and the highest scores."""
-    return ("suspicious", "typical") if run.config["method"] == SELF else ("harmful", "helpful")
+    return ("suspicious", "typical") if run.config["method"] == SELF_INFLUENCE else ("harmful", "helpful")
 
 
-@st.cache_data(max_entries=16, show_spinner=False)
-def _detection(workspace: str, run_id: str) -> pd.DataFrame | None:
-    opened = OpenWorkspace(Path(workspace))
-    return detection_of(opened, opened.runs.get(run_id))
+@st.cache_data(max_entries=16, show_spinner=False, hash_funcs=RUN_HASH)
+def _detection(workspace: str, run: Run, recommendation: Run | None) -> pd.DataFrame | None:
+    return detection_of(OpenWorkspace(Path(workspace)), run, recommendation)
 
 
 def _bullets(lines: list[str]) -> str:
@@ -86,7 +108,7 @@ def _method(report: dict[str, Any], config: dict[str, Any]) -> list[str]:
         gradients = f"{CHECKPOINTS}: {report['checkpoints']}"
     else:
         gradients = f"Gradient of the training data: {plain(report['gradient'])}"
-        if report["method"] != SELF:
+        if report["method"] != SELF_INFLUENCE:
             gradients += f"; of the target's loss: {plain(report['evaluation'])}"
     return [f"Method: **{plain(report['method'])}**, {plain(report['words'])}{options}", gradients]
 
@@ -156,7 +178,7 @@ def _stationary(report: dict[str, Any]) -> str:
 
 
 def _meaning(report: dict[str, Any]) -> str:
-    if report["method"] == SELF:
+    if report["method"] == SELF_INFLUENCE:
         return (
             "No target: a score is minus the rise of an item's own loss if it were removed, to first order: "
             "an **estimate**, not a measurement. The most suspicious items come first."

@@ -11,7 +11,7 @@ from core.editing.whatif import WhatIf, WhatIfEstimator
 from core.runtime.progress import format_duration
 from core.tasks.changes import Changes
 from core.ui.edit.results import direction, in_points
-from core.ui.shell.context import Context, report_errors
+from core.ui.shell.context import RUN_HASH, Context, report_errors
 from core.ui.shell.jobs import is_running, job_panel, start
 from core.ui.shell.text import count
 from core.workspace.runs import Run
@@ -51,7 +51,7 @@ def live_estimator(context: Context) -> WhatIfEstimator | None:
     return None if run is None else _estimator(run, context.workspace)
 
 
-@st.cache_resource(max_entries=2, show_spinner="Loading live estimates")
+@st.cache_resource(max_entries=2, show_spinner="Loading live estimates", hash_funcs=RUN_HASH)
 def _estimator(run: Run, _workspace: Workspace) -> WhatIfEstimator:
     """Open the estimator once for all sessions; another problem has another run."""
     return open_estimator(_workspace, Compute())

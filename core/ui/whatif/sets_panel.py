@@ -41,10 +41,10 @@ def _row(one: SetComparison) -> dict[str, str]:
 def _measured_words(one: Measurement | None, unmeasured: str) -> str:
     if one is None:
         return unmeasured
-    effect = NO_CONTROL if one.net_effect is None else in_points(one.net_effect)
-    gross = f"{in_points(one.accuracy_change)} from the unedited model"
+    gross = f"{NO_CONTROL}; {in_points(one.accuracy_change)} from the unedited model"
+    effect = gross if one.net_effect is None else in_points(one.net_effect)
     tasks = "" if one.better is None else f", tasks {one.better} better / {one.worse} worse"
-    return f"{effect}; {gross}{tasks}"
+    return f"{effect}{tasks}"
 
 
 def show_sets(context: Context, estimator: WhatIfEstimator | None, compared: Sequence[SetComparison]) -> None:
