@@ -16,7 +16,7 @@ from core.actions.evaluate import evaluation
 from core.actions.export import export
 from core.actions.queue import queue
 from core.actions.rank import detection_of, ranking
-from core.actions.recommend import recommend, recommended_levels
+from core.actions.recommend import newest_recommendation, recommend, recommended_levels
 from core.influence.methods import DEFAULT, estimator
 from core.influence.targets import Target
 from core.maml.evaluation import Interval
@@ -106,7 +106,9 @@ def noisy_items(tasks: TaskFolder, by: str) -> set[str]:
     return set() if tasks.planted is None else set(tasks.planted[name]) & set(tasks.train.rows[name])
 
 
-def save_sets(workspace: Workspace, by: str, recommendation: Run, ranked: Run, queue: Run | None) -> dict[str, Changes]:
+def save_sets(
+    workspace: Workspace, by: str, recommendation: Run, ranked: Run, queued: Run | None
+) -> dict[str, Changes]:
     """Save the named sets of a demo and return them; ``by`` says whether they remove ``tasks`` or ``images``.
 
     Only with a review queue of images there is the set :data:`RELABELLED`.
@@ -125,8 +127,8 @@ def save_sets(workspace: Workspace, by: str, recommendation: Run, ranked: Run, q
         RANDOM: random.tolist(),
     }
     changes = {key: Changes.named(**{by: of_set}) for key, of_set in ids.items()} | {CORRECTED: corrected(tasks)}
-    if queue is not None:
-        items = queue.table("items.parquet")
+    if queued is not None:
+        items = queued.table("items.parquet")
         items = items[items["image_id"].isin(ids[RECOMMENDED]) & (items["suggested"] != items["class"])]
         relabelled = items[["image_id", "suggested"]].itertuples(index=False, name=None)
         changes[RELABELLED] = Changes(relabelled_images=frozenset(relabelled))
@@ -172,7 +174,9 @@ def measure_demo(workspace: Workspace, by: str, compute: Compute, progress: Prog
 
 def _decide(workspace: Workspace, by: str) -> None:
     """Write the decisions that the result supports: few images are better relabelled than removed."""
-    why: dict[str, Any] = {"cause": "label-error", "reviewer": "demo", "source": "recommend"}
+    recommendation = newest_recommendation(workspace, workspace.project())
+    assert recommendation is not None
+    why: dict[str, Any] = {"cause": "label-error", "reviewer": "demo", "source": recommendation.id}
     if by == "tasks":
         mark(workspace, tasks=sorted(workspace.sets.get(RECOMMENDED).changes.tasks), **why)
         return
