@@ -53,11 +53,24 @@ class Grid {
     if (replayed) this.send();
   }
 
+  // Show the atlas once it is loaded. Only then is its address revoked, as the browser reports one that it loads as
+  // missing, even when another atlas has taken its place or the grid is gone.
   picture(jpeg) {
-    const old = this.url;
-    this.url = jpeg.length ? URL.createObjectURL(new Blob([jpeg], { type: "image/jpeg" })) : null;
-    this.list.style.setProperty("--atlas", this.url ? `url("${this.url}")` : "none");
-    if (old) URL.revokeObjectURL(old);
+    this.list.style.setProperty("--atlas", "none");
+    this.release();
+    if (!jpeg.length) return;
+    const picture = new Image();
+    picture.src = URL.createObjectURL(new Blob([jpeg], { type: "image/jpeg" }));
+    this.atlas = picture; // keeps it decoded
+    const loaded = () => this.atlas === picture && this.list.style.setProperty("--atlas", `url("${picture.src}")`);
+    picture.decode().then(loaded, () => {}); // a damaged image stays blank
+  }
+
+  release() {
+    const old = this.atlas;
+    this.atlas = null;
+    const revoke = () => URL.revokeObjectURL(old.src);
+    old?.decode().then(revoke, revoke);
   }
 
   // Bring the memory of this grid to the epoch that Python requests. True: Python must be informed.
@@ -246,7 +259,7 @@ class Grid {
 
   leave() {
     clearTimeout(this.timer);
-    if (this.url) URL.revokeObjectURL(this.url);
+    this.release();
   }
 }
 

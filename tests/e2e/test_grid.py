@@ -10,9 +10,22 @@ import pytest
 from PIL import Image
 from playwright.sync_api import Page, expect
 
+from core.ui.grid.atlas import jpeg_atlas, packet
 from tests.e2e.review_pages import eventually
+from tests.e2e.server import ROOT
 
 APP = "tests/e2e/apps/grid_app.py"
+LEAVE_AT_ONCE = """async ([code, css, bytes]) => {
+    const mount = (await import(URL.createObjectURL(new Blob([code], { type: "text/javascript" })))).default;
+    document.head.append(Object.assign(document.createElement("style"), { textContent: css }));
+    for (let i = 0; i < 5; i++) {
+        const parentElement = document.body.appendChild(document.createElement("div"));
+        const leave = mount({ data: Uint8Array.from(bytes), parentElement, setStateValue: () => {} });
+        leave();
+        await new Promise((resolve) => setTimeout(resolve, 20)); // the page is drawn while the tiles are still there
+        parentElement.remove();
+    }
+}"""
 
 
 @pytest.fixture(scope="module")
@@ -256,3 +269,12 @@ def test_handled_keys_stop_at_the_grid_and_others_pass(grid: Page) -> None:
     # With nothing selected, Escape is not ours (it may close a dialog that holds the grid).
     assert grid.evaluate("window.heard.filter(key => key !== 'Shift')") == ["k", "Escape"]
     expect_selected(grid)
+
+
+def test_leaving_before_the_pictures_are_loaded_is_no_error(page: Page) -> None:
+    """The fixture fails if the browser reports one."""
+    atlas = jpeg_atlas(np.zeros((1, 28, 28), np.uint8), tile_px=84)
+    header = {"key": "k", "label": "", "selectable": True, "session": "s", "epoch": 0, "base": [], "ack": None}
+    header |= {"atlas": "a", "columns": 1, "rows": 1, "tile": 84, "pitch": 84, "tiles": [["t", "", 0, "", 0, "", ""]]}
+    code, css = ((ROOT / "assets" / name).read_text(encoding="utf-8") for name in ("grid.js", "grid.css"))
+    page.evaluate(LEAVE_AT_ONCE, [code, css, list(packet(header, atlas.jpeg))])
