@@ -4,7 +4,7 @@ Both train on the same tasks (5-way, 5 queries per class) and are measured on th
 after the same number of meta-gradients and once after the same time:
 
 - ``ours``: the recipe for the kind of images (:mod:`core.maml.recipes`) with its validation tasks, as the ``train``
-  command runs it, with the number of its steps set to the budget;
+  command runs it, with the number of its steps set to the budget, and once more with all its steps;
 - ``learn2learn``: the loop, networks and hyper-parameters of its examples ``maml_omniglot.py`` (MNIST, Omniglot) and
   ``maml_miniimagenet.py`` (FC100): a meta-batch of 32, one inner step at rate 0.5, Adam at 0.003. Its last step counts.
 
@@ -12,14 +12,18 @@ The first table has the speeds, measured alternately in short trainings; the sec
 meta-gradients the loop makes in the time of ours follows from the ratio of the speeds, so a busy machine does not
 change it. Ours includes the time of its validation.
 
-Image sets that are not on this machine are left out. A finished row is kept in ``--out`` and not measured again.
+Image sets that are not on this machine are left out. Every figure is kept in ``--out``, which is a part of the
+repository, and not measured again; ``--stored`` prints what is there. All of them take some hours. Several processes
+may share the folder, each with other ``--data`` or ``--shots``, once the speeds are measured on an idle machine.
 """
 
 from __future__ import annotations
 
 import time
+from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import replace
+from math import isnan, nan
 from pathlib import Path
 from statistics import median
 from typing import Annotated, Any
@@ -30,8 +34,8 @@ import torch.nn.functional as F
 import typer
 
 from core.actions.compute import Compute, load
-from core.actions.train import fit_model
 from core.checkpoints.model import Model, ModelSpec, spec_of
+from core.data import load_images
 from core.data.store import find
 from core.maml.architectures import ARCHITECTURES
 from core.maml.evaluation import Interval, evaluate
@@ -40,17 +44,17 @@ from core.maml.settings import Backbone
 from core.maml.training import train
 from core.runtime.files import content_hash, read_json, write_json
 from core.runtime.memory import disable_malloc_trim
-from core.runtime.progress import Progress
 from core.tasks.generate import TaskFolder, generate
 from core.tasks.settings import TaskSettings
 from core.workspace.workspace import Project
 
-DATA, SHOTS, SEEDS = ("mnist", "omniglot", "fc100"), (1, 5), 3
+DATA, SHOTS, SEEDS, BUDGET = ("mnist", "omniglot", "fc100"), (1, 5), 3, 4800
 TASKS, TESTS, QUERIES = 2000, 300, 5
 TIMED, ROUNDS = 96, 5
 """Meta-gradients of a timed training, and how often each is timed, after one round that does not count."""
 THEIR_BATCH, THEIR_INNER_RATE, THEIR_RATE = 32, 0.5, 0.003
-_DEVICE = Compute(device="cpu")
+FIGURES = Path(__file__).with_name("measured")
+DEVICE = Compute(device="cpu")
 
 
 def tasks_of(data: str, shots: int, seed: int) -> TaskFolder:
@@ -62,22 +66,24 @@ class Ours:
     """Training by the recipe."""
 
     def __init__(self, tasks: TaskFolder, seed: int, meta_batch: int = 0) -> None:
-        self._tasks, self._images, recipe = tasks, tasks.images(), recipe_for(tasks.images().shape)
+        images, recipe = tasks.images(), recipe_for(tasks.images().shape)
         batch = meta_batch or recipe.training.meta_batch
         self._settings = replace(recipe.training, meta_batch=batch, seed=seed)
-        self._spec = spec_of(recipe.model_fields({"ways": tasks.train.ways}))
+        spec = spec_of(recipe.model_fields({"ways": tasks.train.ways})).model_copy(update={"shape": images.shape})
+        self._loaded = load(Project(images, tasks, Model(spec, spec.init(seed), {})), DEVICE)
 
-    def train(self, budget: int) -> float:
-        """Return the test accuracy after ``budget`` meta-gradients."""
-        settings = replace(self._settings, iterations=budget // self._settings.meta_batch)
-        model, _ = fit_model(self._images, self._tasks, self._spec, settings, _DEVICE, Progress())
-        return float(model.metadata["report"]["heldout_accuracy"]["mean"])
+    def train(self, budget: int) -> dict[str, float]:
+        """Return the test accuracy after ``budget`` meta-gradients, or after all steps for 0, and the step kept."""
+        loaded, settings = self._loaded, self._settings
+        settings = replace(settings, iterations=budget // settings.meta_batch or settings.iterations)
+        result = train(loaded.model, loaded.params, loaded.train, settings, validation=loaded.validation)
+        accuracy = evaluate(loaded.model, result.params, loaded.heldout).mean_accuracy.mean
+        return {"accuracy": float(accuracy), "kept": result.kept}
 
     def seconds(self, count: int) -> tuple[float, float]:
         """Return the seconds of ``count`` meta-gradients, and of one evaluation of the validation tasks."""
-        settings = replace(self._settings, iterations=-(-count // self._settings.meta_batch))
-        spec = self._spec.model_copy(update={"shape": self._images.shape})
-        loaded = load(Project(self._images, self._tasks, Model(spec, spec.init(0), {})), _DEVICE)
+        loaded, settings = self._loaded, self._settings
+        settings = replace(settings, iterations=-(-count // settings.meta_batch))
         assert loaded.validation is not None
         start = time.perf_counter()
         train(loaded.model, loaded.params, loaded.train, settings)
@@ -100,7 +106,7 @@ class Theirs:
         self._module = architecture.make(spec.ways, spec.shape, **architecture.defaults)
         self._maml = MAML(self._module, lr=THEIR_INNER_RATE, first_order=False)
         self._optimiser = torch.optim.Adam(self._maml.parameters(), lr=THEIR_RATE)
-        self._loaded = load(Project(images, tasks, Model(spec, spec.init(seed), {})), _DEVICE)
+        self._loaded = load(Project(images, tasks, Model(spec, spec.init(seed), {})), DEVICE)
         self._episodes, self._count = self._loaded.episodes(tasks.train), len(tasks.train)
         self._rng = np.random.default_rng(seed)
 
@@ -121,93 +127,113 @@ class Theirs:
                     (F.cross_entropy(learner(xq), yq) / THEIR_BATCH).backward()
             self._optimiser.step()
 
-    def seconds(self, count: int) -> float:
-        """Return the seconds of ``count`` more meta-gradients."""
+    def seconds(self, count: int) -> tuple[float, float]:
+        """Return the seconds of ``count`` more meta-gradients, and 0, as the loop has no validation."""
         start = time.perf_counter()
         self.train(count)
-        return time.perf_counter() - start
+        return time.perf_counter() - start, 0.0
 
 
-def _stored(path: Path, measure: Callable[[], dict[str, float]]) -> dict[str, Any]:
-    """Return what was measured before, or measure and store it."""
-    if not path.exists():
-        write_json(path, measure())
-    return read_json(path)
+class Measured:
+    """The figures in a folder: one that is missing is measured, or is NaN with ``only_stored``."""
+
+    def __init__(self, folder: Path, *, only_stored: bool) -> None:
+        self._folder, self._only_stored = folder, only_stored
+
+    def _get(self, name: str, measure: Callable[[], dict[str, float]]) -> dict[str, Any]:
+        path = self._folder / f"{name}.json"
+        if not path.exists():
+            if self._only_stored:
+                return defaultdict(lambda: nan)
+            write_json(path, measure())
+        return read_json(path)
+
+    def speeds(self, data: str, shots: int) -> dict[str, Any]:
+        """Return meta-gradients per second, and seconds of an evaluation of the validation tasks: medians of rounds."""
+
+        def measure() -> dict[str, float]:
+            tasks = tasks_of(data, shots, 0)
+            four, twelve, theirs = Ours(tasks, 0), Ours(tasks, 0, 12), Theirs(tasks, 0)
+            rounds = [(four.seconds(TIMED), twelve.seconds(TIMED), theirs.seconds(TIMED)) for _ in range(ROUNDS + 1)][
+                1:
+            ]
+            return {
+                "ours": median(TIMED / one[0][0] for one in rounds),
+                "ours, 12 a step": median(TIMED / one[1][0] for one in rounds),
+                "4 to 12 a step": median(one[1][0] / one[0][0] for one in rounds),
+                "theirs": median(TIMED / one[2][0] for one in rounds),
+                "ours to theirs": median(one[2][0] / one[0][0] for one in rounds),
+                "validation": median(one[0][1] for one in rounds),
+            }
+
+        return self._get(f"speed-{data}-{shots}-{_recipe_key(data)}", measure)
+
+    def ours(self, data: str, shots: int, seed: int, budget: int) -> float:
+        """Return the test accuracy of our training; a budget of 0 means the whole recipe."""
+        name = f"ours-{data}-{shots}-{seed}-{budget or 'recipe'}-{_recipe_key(data)}"
+        return float(self._get(name, lambda: Ours(tasks_of(data, shots, seed), seed).train(budget))["accuracy"])
+
+    def theirs(self, data: str, shots: int, seed: int, budget: int) -> dict[str, Any]:
+        """Return the test accuracies of the loop after as many meta-gradients and after the same time."""
+
+        def measure() -> dict[str, float]:
+            speed, checks = self.speeds(data, shots), recipe_for(load_images(data).shape).training.checks
+            in_time = (budget / speed["ours"] + checks * speed["validation"]) * speed["ours"] / speed["ours to theirs"]
+            theirs, accuracy, done = Theirs(tasks_of(data, shots, seed), seed), {"in time": in_time}, 0
+            for name, count in sorted({"time": round(in_time), "budget": budget}.items(), key=lambda one: one[1]):
+                theirs.train(count - done)
+                accuracy[name], done = theirs.accuracy(), count
+            return accuracy
+
+        return self._get(f"theirs-{data}-{shots}-{seed}-{budget}-{_recipe_key(data)}", measure)
 
 
-def speeds(data: str, shots: int, out: Path) -> dict[str, Any]:
-    """Return meta-gradients per second, and seconds of an evaluation of the validation tasks: medians of rounds."""
-
-    def measure() -> dict[str, float]:
-        tasks = tasks_of(data, shots, 0)
-        four, twelve, theirs = Ours(tasks, 0), Ours(tasks, 0, 12), Theirs(tasks, 0)
-        rounds = [(four.seconds(TIMED), twelve.seconds(TIMED), theirs.seconds(TIMED)) for _ in range(ROUNDS + 1)][1:]
-        return {
-            "ours": median(TIMED / one[0][0] for one in rounds),
-            "ours, 12 a step": median(TIMED / one[1][0] for one in rounds),
-            "4 to 12 a step": median(one[1][0] / one[0][0] for one in rounds),
-            "theirs": median(TIMED / one[2] for one in rounds),
-            "ours to theirs": median(one[2] / one[0][0] for one in rounds),
-            "validation": median(one[0][1] for one in rounds),
-        }
-
-    return _stored(out / f"speed-{data}-{shots}-{_key(data, shots)}.json", measure)
+def _recipe_key(data: str) -> str:
+    return content_hash(repr(recipe_for(load_images(data).shape)))[:8]
 
 
-def row(data: str, shots: int, seed: int, budget: int, out: Path) -> dict[str, Any]:
-    """Return the test accuracies of one row and seed."""
-
-    def measure() -> dict[str, float]:
-        speed, tasks = speeds(data, shots, out), tasks_of(data, shots, seed)
-        checks = recipe_for(tasks.images().shape).training.checks
-        in_time = (budget / speed["ours"] + checks * speed["validation"]) * speed["ours"] / speed["ours to theirs"]
-        theirs, accuracy, done = Theirs(tasks, seed), dict[str, float](), 0
-        for name, count in sorted({"time": round(in_time), "budget": budget}.items(), key=lambda one: one[1]):
-            theirs.train(count - done)
-            accuracy[name], done = theirs.accuracy(), count
-        return {
-            "ours": Ours(tasks, seed).train(budget),
-            "equal meta-gradients": accuracy["budget"],
-            "equal time": accuracy["time"],
-            "their meta-gradients": in_time,
-        }
-
-    return _stored(out / f"{data}-{shots}-{seed}-{budget}-{_key(data, shots)}.json", measure)
-
-
-def _key(data: str, shots: int) -> str:
-    return content_hash(repr(recipe_for(tasks_of(data, shots, 0).images().shape)))[:8]
+def _cell(values: list[float]) -> str:
+    """Return the mean and interval of accuracies in percent; of those that are measured, if not all are."""
+    known = [value for value in values if not isnan(value)]
+    left_out = "" if len(known) == len(values) else f" ({len(known)} of {len(values)} seeds)"
+    return Interval.of(known).percent(unit="") + left_out if known else "–"
 
 
 def main(
-    out: Annotated[Path, typer.Option(help="Folder of the finished rows.")] = Path("training-benchmark"),
-    budget: Annotated[int, typer.Option(help="Meta-gradients of each training.")] = 14_400,
+    out: Annotated[Path, typer.Option(help="Folder of the figures.")] = FIGURES,
+    budget: Annotated[int, typer.Option(help="Meta-gradients of each training.")] = BUDGET,
     data: Annotated[str, typer.Option(help="Image sets, separated by commas.")] = ",".join(DATA),
+    shots: Annotated[str, typer.Option(help="Shots, separated by commas.")] = ",".join(map(str, SHOTS)),
     seeds: Annotated[int, typer.Option(help="Number of seeds.")] = SEEDS,
+    stored: Annotated[bool, typer.Option("--stored", help="Measure nothing.")] = False,
 ) -> None:
     """Print the tables; accuracies are means over seeds with 95 % intervals."""
     disable_malloc_trim()
-    rows = [(name, shots) for name in data.split(",") if find(name) is not None for shots in SHOTS]
-    for missing in (name for name in data.split(",") if find(name) is None):
+    measured, names = Measured(out, only_stored=stored), [name for name in data.split(",") if find(name) is not None]
+    rows = [(name, int(one)) for name in names for one in shots.split(",")]
+    for missing in sorted({*data.split(",")} - {*names}):
         print(f"{missing} is not on this machine.")
     print(f"Meta-gradients per second, {torch.get_num_threads()} threads\n")
     print("| data | shots | ours, 4 tasks a step | 12 a step | 4 to 12 | learn2learn | ours to learn2learn |")
     print("|---|---|---|---|---|---|---|", flush=True)
-    for name, shots in rows:
-        one = speeds(name, shots, out)
+    for name, shot in rows:
+        one = measured.speeds(name, shot)
         figures = [f"{one['ours']:.1f}", f"{one['ours, 12 a step']:.1f}", f"{one['4 to 12 a step']:.2f}"]
         figures += [f"{one['theirs']:.1f}", f"{one['ours to theirs']:.1f}"]
-        print(f"| {name} | {shots} | {' | '.join(figures)} |", flush=True)
+        print(f"| {name} | {shot} | {' | '.join(figures)} |", flush=True)
     print(f"\nAccuracy in percent after {budget:,} meta-gradients, {seeds} seeds\n")
-    print("| data | shots | ours | learn2learn, as many meta-gradients | the same time | its meta-gradients then |")
-    print("|---|---|---|---|---|---|", flush=True)
-    for name, shots in rows:
-        measured = [row(name, shots, seed, budget, out) for seed in range(seeds)]
-        means = [
-            Interval.of([one[column] for one in measured]).percent(unit="")
-            for column in ("ours", "equal meta-gradients", "equal time")
+    print("| data | shots | ours | learn2learn | in the same time | its meta-gradients then | ours, whole recipe |")
+    print("|---|---|---|---|---|---|---|", flush=True)
+    for name, shot in rows:
+        theirs = [measured.theirs(name, shot, seed, budget) for seed in range(seeds)]
+        cells = [
+            _cell([measured.ours(name, shot, seed, budget) for seed in range(seeds)]),
+            _cell([one["budget"] for one in theirs]),
+            _cell([one["time"] for one in theirs]),
+            f"{theirs[0]['in time']:,.0f}",
+            _cell([measured.ours(name, shot, seed, 0) for seed in range(seeds)]),
         ]
-        print(f"| {name} | {shots} | {' | '.join(means)} | {measured[0]['their meta-gradients']:,.0f} |", flush=True)
+        print(f"| {name} | {shot} | {' | '.join(cells)} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -46,14 +46,14 @@ GREY = TrainingRecipe(
 COLOUR = TrainingRecipe(
     "small colour images",
     {"pooling": "mean", "activation": "gelu"},
-    {"steps": 1, "rate": 0.1},
-    TrainSettings(iterations=3600, meta_batch=4, learning_rate=1e-2),
+    {"steps": 1, "rate": 0.3},
+    TrainSettings(iterations=3600, meta_batch=4, learning_rate=5e-3),
 )
 LARGE = TrainingRecipe(
     "large images, such as 84 x 84",
     {"pooling": "mean", "activation": "gelu"},
-    {"steps": 1, "rate": 0.1},
-    TrainSettings(iterations=3600, meta_batch=4, learning_rate=1e-2),
+    {"steps": 1, "rate": 0.3},
+    TrainSettings(iterations=3600, meta_batch=4, learning_rate=5e-3),
 )
 RECIPES = {"grey": GREY, "colour": COLOUR, "large": LARGE}
 

@@ -14,7 +14,7 @@ from core.ui.review.decide import decide
 from core.ui.shell.context import Context, table
 from core.ui.shell.jobs import job_panel, start_button
 from core.ui.shell.navigation import page as link
-from core.ui.shell.precomputed import precomputed_note
+from core.ui.shell.precomputed import origin, precomputed_note
 from core.ui.shell.text import count, plain
 from core.workspace.runs import Run
 
@@ -62,8 +62,7 @@ def _show(context: Context, run: Run, level: str) -> None:
     if found.proposed and button.button(label, key=f"{level}_proposed", disabled=not items, width="stretch"):
         decide(context, items, "remove", run.id, "proposed by the recommendation", cause="label-error")
         st.rerun()
-    origin = " · precomputed" if run.is_precomputed else ""
-    with st.expander(f"How well each score finds injected errors{origin}"):
+    with st.expander(f"How well each score finds injected errors{origin(run)}"):
         precomputed_note(context, run)
         st.dataframe(_candidates(run, level), hide_index=True, column_config=_COLUMNS)
 

@@ -26,6 +26,11 @@ def precomputed_note(context: Context, *runs: Run) -> None:
         job_panel(jobs, _COMMAND)
 
 
+def origin(run: Run) -> str:
+    """Return what the title of a result adds if it came with the demo, else nothing."""
+    return " · precomputed" if run.is_precomputed else ""
+
+
 def _line(context: Context, run: Run) -> None:
     words, button = st.columns([5, 1], vertical_alignment="center")
     words.caption(plain(f"Precomputed: {run.id} came with the demo, computed on {run.finished[:10]}."))

@@ -14,7 +14,7 @@ from core.influence.settings import SELF_INFLUENCE
 from core.ui.ranking.method_text import differences
 from core.ui.shell.context import RUN_HASH, Context, OpenWorkspace
 from core.ui.shell.navigation import page as link
-from core.ui.shell.precomputed import precomputed_note
+from core.ui.shell.precomputed import origin, precomputed_note
 from core.ui.shell.text import count, plain
 from core.ui.trust.evidence_results import trust_sentence
 from core.workspace.runs import Run
@@ -41,8 +41,7 @@ def trust_panel(context: Context, run: Run) -> None:
     """Show method, solve, distance from stationarity, and how well the ranking is known to work."""
     report = run.json("solver.json")
     solved = f", residual {report['residual']:.0e}" if "residual" in report else ""
-    origin = " · precomputed" if run.is_precomputed else ""
-    with st.expander(f"How reliable this ranking is · {plain(report['method'])}{solved}{origin}"):
+    with st.expander(f"How reliable this ranking is · {plain(report['method'])}{solved}{origin(run)}"):
         precomputed_note(context, run)
         left, right = st.columns(2)
         lines = [
