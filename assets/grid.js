@@ -53,8 +53,8 @@ class Grid {
     if (replayed) this.send();
   }
 
-  // Show the atlas once it is loaded. Only then is its address revoked, as the browser reports one that it loads as
-  // missing, even when another atlas has taken its place or the grid is gone.
+  // Show the atlas once it is loaded. Its address is not revoked before that: the browser would report it as missing,
+  // even after another atlas has taken its place or the grid is gone.
   picture(jpeg) {
     this.list.style.setProperty("--atlas", "none");
     this.release();

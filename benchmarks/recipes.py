@@ -1,8 +1,8 @@
 """Compare candidates for the training recipe of a kind of images: ``python -m benchmarks.recipes --data fc100``.
 
 Each is trained for as many meta-gradients as the others, and the step that is kept is measured on 300 tasks of the
-validation part that chose nothing. The recipes (:mod:`core.maml.recipes`) are the candidates that did best here. Test
-tasks are not touched.
+validation part that chose nothing. Recipes (:mod:`core.maml.recipes`) are chosen from this table. Test tasks are not
+touched.
 
 Every figure is kept in ``--out``, as those of :mod:`benchmarks.training` are; ``--stored`` prints what is there.
 """
@@ -11,20 +11,21 @@ from __future__ import annotations
 
 import time
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
 import typer
 
-from benchmarks.training import DEVICE, FIGURES, QUERIES, TASKS, TESTS
+from benchmarks.training import DEVICE, FIGURES, QUERIES, TASKS, TESTS, stored_figures
 from core.actions.compute import load
 from core.checkpoints.model import Model, ModelSpec
 from core.maml.evaluation import Interval, evaluate
 from core.maml.recipes import recipe_for
 from core.maml.training import train
 from core.runtime.errors import UserError
-from core.runtime.files import content_hash, read_json, write_json
+from core.runtime.files import content_hash
 from core.runtime.memory import disable_malloc_trim
 from core.tasks.generate import generate
 from core.tasks.settings import TaskSettings
@@ -66,7 +67,7 @@ CANDIDATES = (
 
 
 def measure(candidate: Candidate, data: str, shots: int, budget: int) -> dict[str, Any]:
-    """Train a candidate; return its validation accuracies, its seconds and the step that is kept."""
+    """Train a candidate; return its fields, its validation accuracies, its seconds and the step that is kept."""
     settings = TaskSettings(data=data, shots=shots, queries=QUERIES, count=TASKS, heldout=TESTS)
     tasks = generate(settings)
     images, recipe = tasks.images(), recipe_for(tasks.images().shape).training
@@ -85,7 +86,8 @@ def measure(candidate: Candidate, data: str, shots: int, budget: int) -> dict[st
         if validation is None:
             raise UserError(f"{data} has no validation tasks.", "Choose images with a part named val.")
         accuracies += list(evaluate(loaded.model, result.params, loaded.episodes(validation)).accuracy)
-    return {"accuracies": [round(float(one), 4) for one in accuracies], "seconds": seconds, "kept": result.kept}
+    figures: dict[str, Any] = {"candidate": asdict(candidate), "seconds": seconds, "kept": result.kept}
+    return figures | {"accuracies": [round(float(one), 4) for one in accuracies]}
 
 
 def main(
@@ -103,11 +105,9 @@ def main(
     first, step = map(int, part.split("/"))
     for one in CANDIDATES[first::step]:
         path = out / f"recipe-{data}-{shots}-{budget}-{content_hash(repr(one))[:8]}.json"
-        if not path.exists():
-            if stored:
-                continue
-            write_json(path, {"candidate": asdict(one), **measure(one, data, shots, budget)})
-        figures = read_json(path)
+        measured = partial(measure, one, data, shots, budget)
+        if (figures := stored_figures(path, measured, only_stored=stored)) is None:
+            continue
         accuracy = Interval.of(np.asarray(figures["accuracies"])).percent(unit="")
         network = f"{one.filters} filters, {one.pooling}, {one.activation}"
         cells = (network, f"{one.steps} at {one.rate:g}", f"{one.learning_rate:g}", accuracy, str(figures["kept"]))

@@ -7,6 +7,7 @@ library; :func:`draw_picture` drew it.
 from __future__ import annotations
 
 from collections.abc import Callable
+from colorsys import hsv_to_rgb
 from functools import lru_cache
 from itertools import product
 from pathlib import Path
@@ -48,12 +49,6 @@ _FILLS: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
 CLASSES = tuple(f"{fill} {outline}" for outline, fill in product(_OUTLINES, _FILLS))
 
 
-def _colour(hue: float, saturation: float, value: float) -> np.ndarray:
-    """Return the RGB colour ``(3,)`` in [0, 1] of hue, saturation and value in [0, 1]."""
-    sector = (hue * 6 + np.array([5, 3, 1])) % 6
-    return value * (1 - saturation * np.clip(np.minimum(sector, 4 - sector), 0, 1))
-
-
 def draw_image(class_number: int, rng: np.random.Generator) -> np.ndarray:
     """Return one image ``(28, 28, 3)`` uint8: position, size, rotation and colours are random."""
     outline, fill = list(product(_OUTLINES.values(), _FILLS.values()))[class_number]
@@ -61,9 +56,9 @@ def draw_image(class_number: int, rng: np.random.Generator) -> np.ndarray:
     y, x = (np.mgrid[:points, :points] + 0.5) / points * 2 - 1
     shade, direction = rng.uniform(-0.15, 0.15), rng.uniform(0, 2 * np.pi)
     hue = rng.uniform()
-    background = _colour((hue + rng.uniform(0.25, 0.75)) % 1, rng.uniform(0.2, 0.6), rng.uniform(0.25, 0.6))
-    colour = _colour(hue, rng.uniform(0.5, 1.0), rng.uniform(0.75, 1.0))
-    ground = background + shade * (x * np.cos(direction) + y * np.sin(direction))[..., None]
+    background = hsv_to_rgb((hue + rng.uniform(0.25, 0.75)) % 1, rng.uniform(0.2, 0.6), rng.uniform(0.25, 0.6))
+    colour = hsv_to_rgb(hue, rng.uniform(0.5, 1.0), rng.uniform(0.75, 1.0))
+    ground = np.array(background) + shade * (x * np.cos(direction) + y * np.sin(direction))[..., None]
     size, turn = rng.uniform(0.6, 0.85), rng.uniform(-0.6, 0.6)
     x, y = (x - rng.uniform(-0.15, 0.15)) / size, (y - rng.uniform(-0.15, 0.15)) / size
     x, y = x * np.cos(turn) + y * np.sin(turn), y * np.cos(turn) - x * np.sin(turn)

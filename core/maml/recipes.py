@@ -6,7 +6,7 @@ They are the defaults wherever a model is trained. A field that the user gives r
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from core.maml.settings import TrainSettings
@@ -49,12 +49,7 @@ COLOUR = TrainingRecipe(
     {"steps": 1, "rate": 0.3},
     TrainSettings(iterations=3600, meta_batch=4, learning_rate=5e-3),
 )
-LARGE = TrainingRecipe(
-    "large images, such as 84 x 84",
-    {"pooling": "mean", "activation": "gelu"},
-    {"steps": 1, "rate": 0.3},
-    TrainSettings(iterations=3600, meta_batch=4, learning_rate=5e-3),
-)
+LARGE = replace(COLOUR, words="large images, such as 84 x 84")  # not measured
 RECIPES = {"grey": GREY, "colour": COLOUR, "large": LARGE}
 
 
