@@ -24,19 +24,16 @@ def digits() -> tuple[np.ndarray, np.ndarray]:
     return rng.integers(0, 256, (N, 28, 28), dtype=np.uint8), np.arange(N) % 10
 
 
-def clear() -> None:
-    st.session_state["bulk"] = st.session_state.get("bulk", 0) + 1
-    clear_selection("grid")
-    time.sleep(0.6)  # a bulk action takes a while; the user clicks on
-
-
 st.set_page_config(layout="wide")
 st.session_state["runs"] = st.session_state.get("runs", 0) + 1
 pictures, given = digits()
 order = np.arange(N)
 controls = st.columns(6)
 asked = controls[0].button("Rerun")
-controls[1].button("Bulk action", on_click=clear)
+if controls[1].button("Bulk action"):
+    clear_selection("grid")
+    controls[5].text("In action")
+    time.sleep(0.6)  # a bulk action takes a while; the user clicks on
 if controls[2].toggle("Reverse"):
     order = order[::-1]
 prefix = "other" if controls[3].toggle("Other tiles") else "t"
