@@ -14,11 +14,11 @@ from playwright.sync_api import Browser, BrowserContext, BrowserType, ConsoleMes
 
 from core.workspace.workspace import Workspace
 from tests.e2e.browser import CHROMIUM_ARGS, NO_CHROMIUM, chromium_path
-from tests.e2e.review_pages import make_workspace, open_review
+from tests.e2e.review_pages import LIMIT, make_workspace, open_review
 from tests.e2e.server import ROOT, Server, start_server
 
 HERE = Path(__file__).resolve().parent
-expect.set_options(timeout=30_000)  # a limit for slow machines, not an expectation
+expect.set_options(timeout=LIMIT)
 _LOCAL_HOSTS = ("127.0.0.1", "localhost", "::1")
 _NO_OTHER_MACHINE = "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1, EXCLUDE localhost"
 """Rather than Playwright's routes, which switch the cache off."""
@@ -125,7 +125,7 @@ def profile(chromium: tuple[BrowserType, dict[str, Any]], folder: Path) -> Itera
     """
     kind, arguments = chromium
     context = kind.launch_persistent_context(folder / "profile", viewport={"width": 1400, "height": 900}, **arguments)
-    context.set_default_timeout(20_000)
+    context.set_default_timeout(LIMIT)
     context.add_init_script(_FORGET)
     yield context
     context.close()

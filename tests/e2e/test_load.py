@@ -76,7 +76,7 @@ def test_own_data_from_the_files_to_the_export(
     if told["format"] != "auto":
         choose(page, "Format", told["format"])
     press(page, "Preview images")
-    expect(page.get_by_text(told["found"])).to_be_visible(timeout=60_000)
+    expect(page.get_by_text(told["found"])).to_be_visible()
     expect(page.get_by_role("listbox", name="Images as they will be read").get_by_role("option").first).to_be_visible()
     press(page, "Import")
     expect(page.get_by_text(f"There are no tasks over {name} yet.")).to_be_visible(timeout=LONG)
@@ -114,7 +114,7 @@ def test_own_data_from_the_files_to_the_export(
     expect(page.get_by_role("listbox", name="support images of the task").get_by_role("option").first).to_be_visible()
     go(page, "Images")
     tiles = page.get_by_role("listbox", name="Training images").get_by_role("option")
-    expect(tiles.nth(2)).to_be_visible(timeout=30_000)
+    expect(tiles.nth(2)).to_be_visible()
     harmful = tiles.nth(0).get_attribute("data-id")
     tiles.nth(0).dblclick()  # every name is shown as text: a request that leaves this machine fails the test
     expect(page.get_by_role("dialog").get_by_role("listitem").filter(has_text="Given class")).to_be_visible()
@@ -128,7 +128,7 @@ def test_own_data_from_the_files_to_the_export(
     expect(page.get_by_text(ESTIMATED_EFFECT)).to_be_visible(timeout=LONG)
     go(page, "Export")
     press(page, "Write the export")
-    expect(page.get_by_text("cleaned-tasks.parquet").first).to_be_visible(timeout=60_000)
+    expect(page.get_by_text("cleaned-tasks.parquet").first).to_be_visible()
     out = home / name / "exports" / "cleaned"
     cleaned = pd.read_parquet(out / "cleaned-tasks.parquet")
     assert cleaned.groupby("task_id")["label"].nunique().unique().tolist() == [int(ways)]
@@ -150,18 +150,18 @@ def test_bad_input_is_said_and_what_was_loaded_before_is_still_there(page: Page,
     ):
         fill(page, FOLDER, path)
         press(page, "Preview images")
-        expect(page.get_by_role("alert").filter(has_text=said).first).to_be_visible(timeout=30_000)
+        expect(page.get_by_role("alert").filter(has_text=said).first).to_be_visible()
         expect(page.get_by_role("heading", name="2 · Tasks")).to_be_visible()
     press(page, "Import")
-    expect(page.get_by_role("alert").filter(has_text="did not finish").first).to_be_visible(timeout=60_000)
+    expect(page.get_by_role("alert").filter(has_text="did not finish").first).to_be_visible()
     upload = tmp_path / "bomb.zip"
     _bomb(upload)
     page.get_by_text("File upload", exact=True).click()
     page.locator("input[type=file]").first.set_input_files(str(upload))
     press(page, "Preview images")
-    expect(page.get_by_role("alert").filter(has_text="would unpack to").first).to_be_visible(timeout=60_000)
+    expect(page.get_by_role("alert").filter(has_text="would unpack to").first).to_be_visible()
     go(page, "Tasks")
-    expect(page.get_by_text("Decided: nothing yet")).to_be_visible(timeout=60_000)
+    expect(page.get_by_text("Decided: nothing yet")).to_be_visible()
 
 
 def _bomb(path: Path) -> None:

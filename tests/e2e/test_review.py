@@ -222,7 +222,7 @@ def test_other_keys(review: Page, workspace: Workspace) -> None:
     press(review, "k j")
     eventually(lambda: said(workspace) == {0: "keep"})
     review.reload()
-    expect(tile(review, 1)).to_be_focused(timeout=30_000)  # the first that is undecided
+    expect(tile(review, 1)).to_be_focused()  # the first that is undecided
     press(review, "j")
     eventually(lambda: len(decisions(workspace)) == 2)
     press(review, "?")
@@ -265,7 +265,7 @@ def test_filters_views_and_their_link(page: Page, url: str, workspace: Workspace
 def test_a_lasso_on_the_map_filters(review: Page) -> None:
     review.locator("label", has_text="Map").click()
     chart = review.locator(".st-key-review_map_chart_PCA .nsewdrag")
-    expect(chart).to_be_visible(timeout=30_000)
+    expect(chart).to_be_visible()
 
     def is_drawn() -> bool:
         box = chart.bounding_box()

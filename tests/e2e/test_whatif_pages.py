@@ -36,7 +36,7 @@ def workspace(folder: Path, tmp_path: Path) -> Workspace:
 @pytest.mark.slow
 def test_from_a_failure_to_a_measured_set(page: Page, app: str, workspace: Workspace) -> None:
     page.goto(f"{app}/why?workspace=tiny")  # a cold deep link
-    expect(page.get_by_role("heading", name="If the worst images were removed")).to_be_visible(timeout=60_000)
+    expect(page.get_by_role("heading", name="If the worst images were removed")).to_be_visible()
     settled(page)
     before = page.url
     press(page, "Next")
@@ -54,7 +54,7 @@ def test_from_a_failure_to_a_measured_set(page: Page, app: str, workspace: Works
     fill(page, re.compile("^Name of the set"), "mine")
     fill(page, re.compile("^Note"), "![](http://evil.example/x.png)")
     page.get_by_role("button", name="Save current decisions").click()
-    expect(page.get_by_text("mine · estimate")).to_be_visible(timeout=30_000)
+    expect(page.get_by_text("mine · estimate")).to_be_visible()
     expect(page.get_by_text("only retraining measures it")).to_be_visible()
     page.get_by_role("button", name="Fine-tune (background)").click()
     expect(page.get_by_text("mine · fine-tuned")).to_be_visible(timeout=120_000)

@@ -9,7 +9,7 @@ from playwright.sync_api import Page, TimeoutError, expect
 
 def settled(page: Page) -> None:
     """Wait until no script is running: what is typed while a page is still being drawn may get lost."""
-    expect(page.get_by_test_id("stApp")).to_have_attribute("data-test-script-state", "notRunning", timeout=60_000)
+    expect(page.get_by_test_id("stApp")).to_have_attribute("data-test-script-state", "notRunning")
 
 
 def fill(page: Page, label: str | re.Pattern[str], value: str) -> None:
@@ -29,7 +29,7 @@ def choose(page: Page, label: str, value: str) -> None:
         settled(page)
         page.get_by_role("combobox", name=re.compile(re.escape(label))).first.click()
         try:
-            option.click(timeout=20_000 if last else 4_000)
+            option.click(timeout=None if last else 4_000)
             return
         except TimeoutError:
             if last:
