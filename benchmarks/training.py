@@ -5,12 +5,13 @@ after the same number of meta-gradients and once after the same time:
 
 - ``ours``: the recipe for the kind of images (:mod:`core.maml.recipes`) with its validation tasks, as the ``train``
   command runs it, with the number of its steps set to the budget, and once more with all its steps;
-- ``learn2learn``: the loop, networks and hyper-parameters of its examples ``maml_omniglot.py`` (MNIST, Omniglot) and
+- ``learn2learn``: the loop and hyper-parameters of its examples ``maml_omniglot.py`` (MNIST, Omniglot) and
   ``maml_miniimagenet.py`` (FC100): a meta-batch of 32, one inner step at rate 0.5, Adam at 0.003. Its last step counts.
+  The network is ``OmniglotCNN``, as the first example's own is fully connected, or ``MiniImagenetCNN``.
 
 The first table has the speeds, measured alternately in short trainings; the second one the accuracies. How many
 meta-gradients the loop makes in the time of ours follows from the ratio of the speeds, so a busy machine does not
-change it. Ours includes the time of its validation.
+change it. RecipeTraining includes the time of its validation.
 
 Image sets that are not on this machine are left out. Every figure is kept in ``--out``, which is a part of the
 repository, and not measured again; ``--stored`` prints what is there. All of them take some hours. Several processes
@@ -62,8 +63,8 @@ def tasks_of(data: str, shots: int, seed: int) -> TaskFolder:
     return generate(TaskSettings(data=data, shots=shots, queries=QUERIES, count=TASKS, heldout=TESTS, seed=seed))
 
 
-class Ours:
-    """Training by the recipe."""
+class RecipeTraining:
+    """A training by the recipe for the images."""
 
     def __init__(self, tasks: TaskFolder, seed: int, meta_batch: int = 0) -> None:
         images, recipe = tasks.images(), recipe_for(tasks.images().shape)
@@ -92,8 +93,8 @@ class Ours:
         return trained - start, time.perf_counter() - trained
 
 
-class Theirs:
-    """learn2learn's loop."""
+class Learn2learnTraining:
+    """A training by the loop of learn2learn."""
 
     def __init__(self, tasks: TaskFolder, seed: int) -> None:
         from learn2learn.algorithms import MAML  # type: ignore[import-untyped]
@@ -144,7 +145,7 @@ def stored_figures(path: Path, measure: Callable[[], dict[str, Any]], *, only_st
     return figures
 
 
-class Measured:
+class StoredFigures:
     """The figures in a folder: one that is missing is measured, or is NaN with ``only_stored``."""
 
     def __init__(self, folder: Path, *, only_stored: bool) -> None:
@@ -159,13 +160,13 @@ class Measured:
 
         def measure() -> dict[str, float]:
             tasks = tasks_of(data, shots, 0)
-            four, twelve, theirs = Ours(tasks, 0), Ours(tasks, 0, 12), Theirs(tasks, 0)
+            four, twelve, theirs = RecipeTraining(tasks, 0), RecipeTraining(tasks, 0, 12), Learn2learnTraining(tasks, 0)
             trainings = (four, twelve, theirs)
             rounds = [[one.seconds(TIMED) for one in trainings] for _ in range(ROUNDS + 1)][1:]
             return {
                 "ours": median(TIMED / one[0][0] for one in rounds),
-                "ours, 12 a step": median(TIMED / one[1][0] for one in rounds),
-                "4 to 12 a step": median(one[1][0] / one[0][0] for one in rounds),
+                "ours, 12 per step": median(TIMED / one[1][0] for one in rounds),
+                "4 to 12 per step": median(one[1][0] / one[0][0] for one in rounds),
                 "theirs": median(TIMED / one[2][0] for one in rounds),
                 "ours to theirs": median(one[2][0] / one[0][0] for one in rounds),
                 "validation": median(one[0][1] for one in rounds),
@@ -176,7 +177,8 @@ class Measured:
     def ours(self, data: str, shots: int, seed: int, budget: int) -> float:
         """Return the test accuracy of our training; a budget of 0 means the whole recipe."""
         name = f"ours-{data}-{shots}-{seed}-{budget or 'recipe'}-{_recipe_key(data)}"
-        return float(self._get(name, lambda: Ours(tasks_of(data, shots, seed), seed).train(budget))["accuracy"])
+        figures = self._get(name, lambda: RecipeTraining(tasks_of(data, shots, seed), seed).train(budget))
+        return float(figures["accuracy"])
 
     def theirs(self, data: str, shots: int, seed: int, budget: int) -> dict[str, Any]:
         """Return the test accuracies of the loop after as many meta-gradients and after the same time."""
@@ -185,7 +187,7 @@ class Measured:
             speed, checks = self.speeds(data, shots), recipe_for(load_images(data).shape).training.checks
             # A check evaluates the validation tasks and as many training tasks.
             in_time = (budget + 2 * checks * speed["validation"] * speed["ours"]) / speed["ours to theirs"]
-            theirs, accuracy, done = Theirs(tasks_of(data, shots, seed), seed), {"in time": in_time}, 0
+            theirs, accuracy, done = Learn2learnTraining(tasks_of(data, shots, seed), seed), {"in time": in_time}, 0
             for name, count in sorted({"time": round(in_time), "budget": budget}.items(), key=lambda one: one[1]):
                 theirs.train(count - done)
                 accuracy[name], done = theirs.accuracy(), count
@@ -215,16 +217,17 @@ def main(
 ) -> None:
     """Print the tables; accuracies are means over seeds with 95 % intervals."""
     disable_malloc_trim()
-    measured, names = Measured(out, only_stored=stored), [name for name in data.split(",") if find(name) is not None]
+    measured = StoredFigures(out, only_stored=stored)
+    names = [name for name in data.split(",") if find(name) is not None]
     rows = [(name, int(one)) for name in names for one in shots.split(",")]
     for missing in sorted({*data.split(",")} - {*names}):
         print(f"{missing} is not on this machine.")
     print(f"Meta-gradients per second, {torch.get_num_threads()} threads\n")
-    print("| data | shots | ours, 4 tasks a step | 12 a step | 4 to 12 | learn2learn | ours to learn2learn |")
+    print("| data | shots | ours, 4 tasks per step | 12 per step | 4 to 12 | learn2learn | ours to learn2learn |")
     print("|---|---|---|---|---|---|---|", flush=True)
     for name, shot in rows:
         one = measured.speeds(name, shot)
-        figures = [f"{one['ours']:.1f}", f"{one['ours, 12 a step']:.1f}", f"{one['4 to 12 a step']:.2f}"]
+        figures = [f"{one['ours']:.1f}", f"{one['ours, 12 per step']:.1f}", f"{one['4 to 12 per step']:.2f}"]
         figures += [f"{one['theirs']:.1f}", f"{one['ours to theirs']:.1f}"]
         print(f"| {name} | {shot} | {' | '.join(figures)} |", flush=True)
     print(f"\nAccuracy in percent after {budget:,} meta-gradients, {seeds} seeds\n")

@@ -33,9 +33,9 @@ def main() -> None:
     """Draw the page."""
     with page("Curves") as context:
         st.caption(
-            "For each share, TaskLens removes the most suspicious training data, the most harmful data, the data with "
-            "the highest loss, and a random part of the same size, fine-tunes the model on the rest and measures it on "
-            "held-out tasks."
+            "For each order (as recommended, if there is a recommendation; most harmful first; highest loss first; at "
+            "random) and each share, TaskLens removes that share of the training data, fine-tunes the model on the "
+            "rest and measures it on held-out tasks."
         )
         ranking = choose_ranking(context)
         if ranking is None:

@@ -7,7 +7,7 @@ from collections.abc import Collection
 import pandas as pd
 import streamlit as st
 
-from core.actions.decide import cause_of_order, worst_items
+from core.actions.decide import cause_of_order, undecided_items, worst_items
 from core.actions.edit_results import EditResult
 from core.actions.recommend import newest_recommendation, recommended_levels
 from core.decisions.export_tables import changed_items
@@ -143,12 +143,7 @@ def _remove_worst(context: Context, orders: dict[str, Run]) -> list[list[str]]:
     default = min(proposed or _DEFAULT_COUNT, len(items))
     key = f"edit_worst_{by}" if name == _HARMFUL else f"edit_proposed_{by}_{order.id}"
     number = st.number_input(f"How many {by}", 1, len(items), default, key=key)
-    current = context.workspace.decisions.current()
-    new = [
-        item
-        for item in _worst_items(order, by, int(number))
-        if item not in current or current[item].verdict not in ("remove", "keep", "relabel")
-    ]
+    new = undecided_items(context.workspace, _worst_items(order, by, int(number)))
     already = f" Already decided: {number - len(new)} of the {number}." if len(new) < number else ""
     st.caption(f"{_meaning(order, items, by, int(number))}{already}")
     if st.button(f"Remove {count(len(new), kind)}", key="edit_remove_worst", type="primary", disabled=not new):

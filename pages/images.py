@@ -24,6 +24,7 @@ from core.ui.trust.panel import EFFECT_HELP, bar_words, order_words, score_ends,
 
 GRID = "images_grid"
 SUSPICION = "Most suspicious"
+COLUMNS = {SUSPICION: "suspicion", "Highest loss": "loss"}
 ORDERS = {"Most harmful": True, "Most helpful": False}
 ROLES = {"all": "score", "support only": "score_support", "query only": "score_query"}
 SIZES = (60, 120, 200, 500)
@@ -43,9 +44,8 @@ with page("Images") as context:
     known = has_recommendation(context)
     orders = [*([SUSPICION] if known else []), *ORDERS, "Highest loss"]
     order_key = "images_order_recommended" if known else "images_order"  # its own default
-    # Suspicion and a high loss suggest label errors; the other orders are by influence.
-    by_label = st.session_state.get(order_key, orders[0]) in (SUSPICION, "Highest loss")
-    removal = removal_bar(context, "label-error" if by_label else cause_of_order(run))
+    sorted_by = COLUMNS.get(st.session_state.get(order_key, orders[0]), "score")
+    removal = removal_bar(context, cause_of_order(run, sorted_by))
     recommended = recommendation_panel(context, "images")
     images = with_suspicion(table(run, "images.parquet"), recommended, "images", ["image_id"])
 
@@ -71,10 +71,7 @@ with page("Images") as context:
             shown = shown[shown["image_id"].isin(removal.images)]
         case "Harmful only":
             shown = shown[shown[score] < 0]
-    by, ascending = {SUSPICION: ("suspicion", False), "Highest loss": ("loss", False)}.get(order) or (
-        score,
-        ORDERS[order],
-    )
+    by, ascending = (COLUMNS[order], False) if order in COLUMNS else (score, ORDERS[order])
     shown = shown.sort_values(by, ascending=ascending, kind="stable").reset_index(drop=True)
     if shown.empty:
         st.info("No images match these filters. Clear some of them.")

@@ -2,6 +2,7 @@
 
 import streamlit as st
 
+from core.actions.edit_results import edit_results
 from core.actions.recommend import newest_recommendation, recommended_levels
 from core.ui.ranking.panel import newest_evaluation, rank_panel
 from core.ui.shell.command import command_block
@@ -72,8 +73,8 @@ with page("Overview") as context:
                     words, button = st.columns([5, 1], vertical_alignment="center")
                     words.markdown(plain(f"{levels[level].sentence} {levels[level].proposal}"))
                     button.page_link(link(level), label=f"Show the {level}")
-                if all(levels[level].proposed for level in ("tasks", "images")):
-                    st.caption("Begin with the tasks: many images look wrong only because their tasks are noisy.")
+                if levels["images"].proposed:
+                    st.caption(plain(" ".join(levels["images"].notes)))
         st.subheader("Next steps")
         steps = [
             (
@@ -96,7 +97,7 @@ with page("Overview") as context:
                 "what looks wrong, as recommended, and what harms the held-out tasks",
             ),
             (
-                bool(workspace.runs.all("edit-linear") or workspace.runs.all("edit-finetune")),
+                bool(len(removal) and edit_results(workspace, project, removal)),
                 "Measure the effect",
                 "edit",
                 "accuracy before the changes, estimated, fine-tuned and retrained",

@@ -39,9 +39,8 @@ with page("Tasks") as context:
     known = has_recommendation(context)
     orders = [name for name in ORDERS if known or name != SUSPICION]
     order_key = "tasks_order_recommended" if known else "tasks_order"  # its own default
-    # Suspicion and a high loss suggest label errors; the other orders are by influence.
-    by_label = st.session_state.get(order_key, orders[0]) in (SUSPICION, "Highest loss first")
-    removal = removal_bar(context, "label-error" if by_label else cause_of_order(run))
+    sorted_by, _ = ORDERS[st.session_state.get(order_key, orders[0])]
+    removal = removal_bar(context, cause_of_order(run, sorted_by))
     recommended = recommendation_panel(context, "tasks")
     tasks = with_suspicion(table(run, "tasks.parquet"), recommended, "tasks", ["task_id"])
 

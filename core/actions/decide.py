@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+
+import pandas as pd
 
 from core.actions.recommend import KIND as RECOMMENDATION_KIND
-from core.actions.recommend import recommended_levels
+from core.actions.recommend import by_suspicion, recommended_levels
 from core.decisions.causes import Cause, OptionalCause
 from core.decisions.checks import check_known, class_number
 from core.decisions.log import Decision, Item, Operation, Result, Verdict
@@ -29,20 +31,27 @@ def worst_items(order: Run, by: str, count: int) -> list[Item]:
     """
     if by not in LEVELS:
         raise UserError(f"{order.id} has no table of {by!r}.", f"Use one of {', '.join(LEVELS)}.")
-    table = order.table(f"{by}.parquet")
+    table = ordered_table(order, by)
     if count > len(table):
         raise UserError(f"{order.id} has only {len(table)} {by}.", "Use a smaller number.")
-    column, ascending = ("suspicion", False) if order.kind == RECOMMENDATION_KIND else ("score", True)
-    worst = table.sort_values(column, ascending=ascending, kind="stable").head(count).assign(kind=by[:-1])
-    return table_items(worst.reindex(columns=list(ITEM), fill_value=""))
+    return table_items(table.head(count).assign(kind=by[:-1]).reindex(columns=list(ITEM), fill_value=""))
 
 
-def cause_of_order(order: Run) -> Cause:
+def ordered_table(order: Run, by: str) -> pd.DataFrame:
+    """Return the items of a recommendation, the most suspicious first, or of a ranking, the most harmful first."""
+    if order.kind == RECOMMENDATION_KIND:
+        return by_suspicion(order, by)
+    return order.table(f"{by}.parquet").sort_values("score", kind="stable", ignore_index=True)
+
+
+def cause_of_order(order: Run, column: str = "") -> Cause:
     """Return the cause of removing the first items of an order (:func:`worst_items`), unless the reviewer states one.
 
-    A recommendation, and a ranking by self-influence, put first what looks wrong; other rankings what harms a target.
+    A recommendation, a ranking by self-influence, and the columns suspicion and loss of any table (``column``) put
+    first what looks wrong; other rankings what harms a target.
     """
     is_suspicion = order.kind == RECOMMENDATION_KIND or order.config.get("method") == SELF_INFLUENCE
+    is_suspicion |= column in ("suspicion", "loss")
     return "label-error" if is_suspicion else "harmful"
 
 
@@ -55,7 +64,11 @@ def proposed_items(workspace: Workspace, recommendation: Run, by: str) -> list[I
         UserError: ``by`` is something else.
     """
     levels = recommended_levels(recommendation)
-    items = worst_items(recommendation, by, levels[by].proposed if by in levels else 0)
+    return undecided_items(workspace, worst_items(recommendation, by, levels[by].proposed if by in levels else 0))
+
+
+def undecided_items(workspace: Workspace, items: Iterable[Item]) -> list[Item]:
+    """Return the items that reviewers have not decided to keep, remove or relabel."""
     decided = {item for item, entry in workspace.decisions.current().items() if entry.is_final}
     return [item for item in items if item not in decided]
 

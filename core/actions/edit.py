@@ -17,7 +17,7 @@ from core.actions.evaluate import evaluation
 from core.checkpoints.model import save_model
 from core.editing.methods import SOLVE, MethodSettings, applied_changes, edit_model
 from core.editing.retraining import training_settings
-from core.editing.settings import CONTROL_OF, CONTROLS, FINETUNE, NEWTON, EditSettings, NewtonSettings
+from core.editing.settings import CONTROL_OF, CONTROLS, FINETUNE, METHOD_OF, NEWTON, EditSettings, NewtonSettings
 from core.editing.steps import REWIND_TASKS, StepSettings
 from core.editing.steps import step_settings as steps_for
 from core.influence.basis import ENGINE_VERSION
@@ -62,7 +62,7 @@ def method_settings(
     rewind: bool = EditSettings.rewind,
 ) -> MethodSettings:
     """Return those of the settings that an edit method uses."""
-    name = method.removesuffix("-all")
+    name = METHOD_OF.get(method, method)
     if name == "steps":
         return step_settings(project, budget, rewind)
     of_method: dict[str, MethodSettings] = {"linear": solver, "newton": newton, "finetune": finetune}
@@ -78,7 +78,7 @@ def cache_key(project: Project, method: str, changes: Changes, *, compute: Compu
     if isinstance(chosen, TrainSettings):
         return key | chosen.cache_key()
     is_nested = isinstance(chosen, NewtonSettings | StepSettings)
-    return key | ({method.removesuffix("-all"): asdict(chosen)} if is_nested else asdict(chosen))
+    return key | ({METHOD_OF.get(method, method): asdict(chosen)} if is_nested else asdict(chosen))
 
 
 def _problem_key(project: Project, method: str, changes: Changes) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import pandas as pd
 
 from core.actions.edit import find_control, finished_edits, method_of
 from core.editing.methods import cost_text
-from core.editing.net_effect import Measured, NetEffect, net_effect
+from core.editing.net_effect import EditMeasurement, NetEffect, net_effect
 from core.editing.settings import CONTROLS, EDIT_METHODS, ESTIMATES
 from core.maml.evaluation import Interval
 from core.tasks.changes import Changes
@@ -18,7 +18,7 @@ from core.workspace.runs import Run
 from core.workspace.workspace import Project, Workspace
 
 ReadTable = Callable[[Run, str], pd.DataFrame]
-UNFINISHED_TRAINING = "The model was not trained to its end"
+FURTHER_TRAINING_GAINS = "Further training alone gains"
 _FURTHER_TRAINING = {"newton": "a Newton step", "steps": "small steps", "finetune": "fine-tuning"}
 """Procedures that start at the model, so that their gain without changes shows whether its training was finished."""
 
@@ -76,8 +76,8 @@ def edit_result(workspace: Workspace, run: Run, read_table: ReadTable = Run.tabl
     """
     method, control = method_of(run), find_control(workspace, run)
 
-    def measured(one: Run) -> Measured:
-        return Measured(one.json("edit.json"), read_table(one, "heldout.parquet"))
+    def measured(one: Run) -> EditMeasurement:
+        return EditMeasurement(one.json("edit.json"), read_table(one, "heldout.parquet"))
 
     effect = net_effect(method, measured(run), None if control is None else measured(control))
     return EditResult(method, run, control, effect)
@@ -103,7 +103,7 @@ def by_net_effect(results: Iterable[EditResult]) -> list[EditResult]:
 
 
 def procedure_finding(results: Iterable[EditResult]) -> str:
-    """Return a sentence on what training on gives without the changes; empty if that is not measured."""
+    """Return a sentence on what further training gives without the changes; empty if that is not measured."""
     gains = {
         _FURTHER_TRAINING[one.method]: one.effect.procedure
         for one in results
@@ -113,9 +113,7 @@ def procedure_finding(results: Iterable[EditResult]) -> str:
         return ""
     name, gain = max(gains.items(), key=lambda item: item[1].mean)
     if gain.low > 0:
-        return (
-            f"{UNFINISHED_TRAINING}: training on gains {gain.percent('', ' points')} by itself ({name} on all tasks)."
-        )
+        return f"{FURTHER_TRAINING_GAINS} {gain.percent('', ' points')} ({name} on all tasks)."
     name, gain = max(gains.items(), key=lambda item: abs(item[1].mean))
     verdict = "lowers the accuracy" if gain.high < 0 else "makes no clear difference"
-    return f"Training on without the changes {verdict}: {gain.percent('+', ' points')} ({name} on all tasks)."
+    return f"Further training alone {verdict}: {gain.percent('+', ' points')} ({name} on all tasks)."

@@ -49,7 +49,7 @@ def recommend(workspace: Workspace, settings: RecommendSettings, compute: Comput
     """Recommend a score by measuring all on injected label noise, or return the run with the same settings.
 
     The run holds ``tasks.parquet``, ``images.parquet``, ``instances.parquet``, ``candidates.parquet``
-    (:class:`core.recommendation.recommend.Recommendation`) and ``recommendation.json``: ``levels`` (by level, the
+    (:class:`core.recommendation.recommend.ScoredLevels`) and ``recommendation.json``: ``levels`` (by level, the
     fields of :class:`core.recommendation.summary.LevelRecommendation`) and ``seconds`` (by part and stage).
 
     Raises:
@@ -73,7 +73,10 @@ def recommend(workspace: Workspace, settings: RecommendSettings, compute: Comput
 def recommended_levels(run: Run) -> dict[str, LevelRecommendation]:
     """Return what a run recommends for tasks, images and instances."""
     levels = run.json("recommendation.json")["levels"]
-    return {level: LevelRecommendation.from_json(levels[level]) for level in LEVELS}
+    found = {level: LevelRecommendation.from_json(levels[level]) for level in LEVELS}
+    if not found["tasks"].proposed:
+        return found
+    return {level: one if level == "tasks" else one.after_tasks() for level, one in found.items()}
 
 
 def by_suspicion(run: Run, level: str) -> pd.DataFrame:

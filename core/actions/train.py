@@ -94,7 +94,8 @@ def train_model(
     existing = ranks.on_rank_zero(lambda: load_model(out) if (out / "model.json").exists() else None)
     if existing is not None:
         metadata = _metadata(images, folder, settings, command)
-        identity = {key: metadata[key] for key in ("training", "data_hash", "tasks_hash")}
+        chosen_by = ["validation_hash"] if settings.checks else []
+        identity = {key: metadata.get(key) for key in ("training", "data_hash", "tasks_hash", *chosen_by)}
         is_same = all(existing.metadata.get(key) == value for key, value in identity.items())
         if existing.spec != _fitted_spec(spec, images, folder) or not is_same:
             raise UserError(f"{out} already contains a model of another training.", "Choose another output folder.")

@@ -28,7 +28,7 @@ from core.data import SOURCES, ImageSet
 from core.data import load_images as open_images
 from core.data.store import open_stored
 from core.editing.methods import applied_changes, edit_model
-from core.editing.net_effect import Measured, net_effect
+from core.editing.net_effect import EditMeasurement, net_effect
 from core.editing.settings import CONTROL_OF
 from core.influence.methods import estimator
 from core.influence.targets import Target
@@ -263,11 +263,11 @@ def edit(
     task_ids = loaded.heldout_tasks.task_ids
     before = evaluate_model(loaded.model, loaded.params, loaded.heldout).heldout_table(task_ids)
 
-    def edited(name: str, applied: Changes, reporter: Progress) -> tuple[models.Model, Measured, float]:
+    def edited(name: str, applied: Changes, reporter: Progress) -> tuple[models.Model, EditMeasurement, float]:
         with tempfile.TemporaryDirectory() as folder:
             writer = RunWriter(Path(folder))
             made, result, figures = edit_model(name, settings, loaded, model.stored, applied, before, writer, reporter)
-        return made, Measured(figures, result.heldout_table(task_ids)), sum(writer.seconds.values())
+        return made, EditMeasurement(figures, result.heldout_table(task_ids)), sum(writer.seconds.values())
 
     with closing(ProgressBars(progress)) as bars:
         made, measured, seconds = edited(method, changes, bars)
@@ -281,7 +281,7 @@ def edit(
     return EditedModel(Model(made), method, dict(measured.figures), seconds, effect)
 
 
-_controls: LRUCache[tuple[str, ...], Measured] = LRUCache(32)
+_controls: LRUCache[tuple[str, ...], EditMeasurement] = LRUCache(32)
 """Measurements of controls by problem, method and device."""
 
 

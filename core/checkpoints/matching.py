@@ -22,7 +22,7 @@ from core.checkpoints.model import ModelSpec, check_unused_fields, spec_of
 from core.checkpoints.tensor_file import TensorFile
 from core.maml.adaptation import RATE_PREFIX
 from core.maml.architectures import BACKBONE_ALIASES, OMNIGLOT_SHAPE
-from core.maml.backbone import MLP, ConvNet, Params, Shapes
+from core.maml.backbone import MLP, POOLINGS, ConvNet, Params, Shapes
 from core.maml.module import RUNNING_STATISTICS, ModuleNet
 from core.runtime.errors import UserError
 
@@ -231,7 +231,7 @@ def _common_shapes(backbone: str, inputs: int) -> list[tuple[int, int, int]]:
 
 
 def _poolings(backbone: str, hints: CheckpointHints) -> tuple[str, ...]:
-    poolings = {"convnet": ("stride", "max", "mean"), "cnn4": ("max", "stride"), "resnet12": ("mean", "none")}
+    poolings = {"convnet": POOLINGS, "cnn4": ("max", "stride"), "resnet12": ("mean", "none")}
     return ("",) if "pooling" in hints.more else poolings.get(backbone, ("",))
 
 

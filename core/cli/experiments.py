@@ -90,7 +90,7 @@ def demo(
     home: Annotated[Path | None, Option(help="Folder for the workspaces. Default: that of the dashboard.")] = None,
     compute: Compute,
 ) -> None:
-    """Print what label noise costs in each demo.
+    """Print what label noise costs in each demo, and decide.
 
     Compares what removing and relabelling data win back: as recommended, by influence, at random, and with the labels
     corrected; fine-tuned and retrained. Then removes the recommended tasks, or relabels the recommended images, and

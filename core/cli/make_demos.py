@@ -28,6 +28,7 @@ from core.actions.recommend import newest_recommendation
 from core.data.shapes import PICTURE, draw_picture, load_shapes
 from core.editing.settings import EDIT_METHODS
 from core.maml.settings import Compute
+from core.runtime.errors import UserError
 from core.runtime.files import home, read_json, write_json
 from core.runtime.program import PROGRAM, command_line
 from core.runtime.progress import Progress
@@ -102,7 +103,13 @@ def main(
     out: Annotated[Path, typer.Option(help="Folder to write the demos to.")] = FILES,
     seed: Annotated[int, typer.Option(help="Seed of tasks, noise and training; the shipped demos have 0.")] = 0,
 ) -> None:
-    """Make demos and write their files; print what each shows."""
+    """Make demos and write their files; print what each shows.
+
+    Raises:
+        UserError: demos of another seed would replace the shipped ones.
+    """
+    if seed and out == FILES:
+        raise UserError("The shipped demos have seed 0.", "Give --out, the folder to write these to.")
     os.environ["TASKLENS_HOME"] = str(work.resolve())
     work.mkdir(parents=True, exist_ok=True)
     draw_shapes()

@@ -119,10 +119,10 @@ RankingOption = Annotated[str, Option(help="Id of a rank run, or newest.")]
 REVIEWER = "command line"
 """The name of a reviewer who gives none."""
 ReviewerOption = Annotated[str, Option(help="Name of the reviewer, recorded with the decision.")]
-ReasonOption = Annotated[str, Option(help="Text on why, recorded with the decision.")]
+ReasonOption = Annotated[str, Option(help="Free text, recorded with the decision.")]
 
 
 def cause_option(default: str) -> Any:
     """Return the option for the cause of decisions; ``default`` says in words what it is without the option."""
-    words = "Why the items are removed, or what was considered. Only label-error counts as a label error found."
+    words = "What the decision is about. Only label-error counts as a label error found."
     return Option(help=f"{words} Default: {default}.", metavar=metavar(*CAUSES))

@@ -106,7 +106,7 @@ def tasks(
     validation = folder.validation_count
     message(f"{len(folder.train)} training, {validation} validation and {len(folder.heldout)} held-out tasks")
     if not validation and settings.validation is None:
-        why = "your lists have none" if train_list else "there are too few images"
+        why = "your lists have none" if train_list else "there are too few images, classes or groups"
         message(f"No validation tasks, as {why}: training will keep its last step.")
     print(out)
 
@@ -135,8 +135,9 @@ def train(
 ) -> None:
     """Meta-train a MAML model.
 
-    Options without a default take that of the recipe for the kind of images (docs/training.md). Reports the accuracy on
-    the held-out tasks and how close the model is to a stationary point.
+    Options without a default take that of the recipe for the kind of images, for example 3,600 steps of 4 tasks with
+    mean pooling (docs/training.md), or of the network. Reports the accuracy on the held-out tasks and how close the
+    model is to a stationary point.
     """
     from core.actions.inspect import inspect_problem
     from core.actions.train import kept_step_text, train_model

@@ -38,7 +38,7 @@ from core.evidence.settings import EvidenceSettings
 from core.influence.settings import Estimator, SolveSettings
 from core.maml.settings import Compute
 from core.recommendation.settings import RecommendSettings
-from core.recommendation.summary import LEVELS
+from core.recommendation.summary import CANDIDATE_WORDS, LEVELS, PROTOCOL_WORDS
 from core.runtime.distributed import world
 from core.runtime.errors import UserError
 
@@ -100,12 +100,10 @@ def recommend(*, workspace: WorkspaceOption = DEFAULT_WORKSPACE, settings: Recom
 
     run = compute_recommendation(open_workspace(workspace), settings, announce_device(compute), live_progress())
     columns = ["level", "protocol", "candidate", "auc", "average_precision", "first", "found", "seconds"]
-    table = run.table("candidates.parquet")[columns]
-    message(table.to_string(index=False, float_format=lambda value: f"{value:.3f}"))
     for level, found in recommended_levels(run).items():
-        message(f"\n{level}: {found.sentence}\n{found.proposal}")
-        for note in found.notes:
-            message(note)
+        message("\n".join([f"{level}: {found.sentence}", found.proposal, *found.notes, ""]))
+    table = run.table("candidates.parquet")[columns].replace({"candidate": CANDIDATE_WORDS, "protocol": PROTOCOL_WORDS})
+    message(table.to_string(index=False, float_format=lambda value: f"{value:.3f}"))
     print(run.folder)
 
 
@@ -250,7 +248,7 @@ def remove(
             "newest recommendation, or without one the newest ranking."
         ),
     ] = "",
-    worst: Annotated[int, Option(min=0, help="Remove the first items of the order, this many.")] = 0,
+    worst: Annotated[int, Option(min=0, help="Number of items to remove from the start of the order.")] = 0,
     recommended: Annotated[
         bool, Option("--recommended", help="Remove what is proposed, except for items that are decided already.")
     ] = False,
@@ -262,8 +260,8 @@ def remove(
     cause: Annotated[
         str,
         cause_option(
-            "what --reason names; else label-error for a recommendation or self-influence, harmful for another "
-            "ranking, and other for --task and --image"
+            "what --reason names; else label-error for a recommendation or a ranking by self-influence, harmful for "
+            "another ranking, and other for --task and --image"
         ),
     ] = "",
     reason: ReasonOption = "",
@@ -274,7 +272,7 @@ def remove(
 
     Prints all changes that reviewers have decided.
     """
-    from core.actions.decide import cause_of_order, mark, proposed_items, without_found_errors, worst_items
+    from core.actions.decide import cause_of_order, mark, proposed_items, undecided_items, worst_items
     from core.decisions.log import Item
 
     opened = open_workspace(workspace)
@@ -282,23 +280,25 @@ def remove(
         opened.decisions.undo(reviewer)
     else:
         items, source = [*(Item("task", i) for i in task or []), *(Item("image", image_id=i) for i in image or [])], ""
-        why, listed = cause or named_cause(reason) or "other", []
+        why, chosen = cause or named_cause(reason) or "other", recommended or worst
         if worst and recommended:
             raise UserError("--worst and --recommended both say how many to remove.", "Use one of them.")
-        if recommended or worst:
+        if recommended and ranking:
+            raise UserError("--ranking gives the order of --worst; --recommended has its own.", "Use one of them.")
+        if chosen:
             run = find_recommendation(opened) if recommended else find_order(opened, ranking)
-            by_suspicion, source = cause_of_order(run) == "label-error", run.id
+            by_label, source = cause_of_order(run) == "label-error", run.id
             why = cause or named_cause(reason) or cause_of_order(run)
-            listed = proposed_items(opened, run, by) if recommended else worst_items(run, by, worst)
-            if not listed:
+            proposed = proposed_items(opened, run, by) if recommended else worst_items(run, by, worst)
+            new = undecided_items(opened, proposed)
+            if recommended and not new:
                 raise UserError(f"{source} proposes no {by} to remove that are not decided yet.", "Try another --by.")
-            order = "most suspicious" if by_suspicion else "most harmful"
-            message(f"{len(listed):,} {by}, {order} first, by {source}; reason: {CAUSE_WORDS[why]}")
-            new = without_found_errors(opened, listed, why)
-            if found := len(listed) - len(new):
-                message(f"{found:,} of the {len(listed):,} {by} are label errors that were found before: unchanged")
+            order = "most suspicious" if by_label else "most harmful"
+            message(f"{len(new):,} {by}, {order} first, by {source}; cause: {CAUSE_WORDS[why]}")
+            if decided := 0 if recommended else worst - len(new):
+                message(f"{decided:,} of the {worst:,} {by} are decided already: unchanged")
             items = [*new, *items]
-        if items or not listed:
+        if items or not chosen:
             mark(opened, items, cause=cast(Cause, why), reason=reason, reviewer=reviewer, source=source)
     print_changes(opened.changes())
 

@@ -36,14 +36,14 @@ class NetEffect:
 
 
 @dataclass(frozen=True)
-class Measured:
+class EditMeasurement:
     """A measurement of an edited model: ``figures`` (``edit.json``), and accuracy and loss per held-out task."""
 
     figures: Mapping[str, Any]
     heldout: pd.DataFrame
 
 
-def net_effect(method: str, edited: Measured, control: Measured | None) -> NetEffect | None:
+def net_effect(method: str, edited: EditMeasurement, control: EditMeasurement | None) -> NetEffect | None:
     """Return the net effect of an edit; None where its control is not measured.
 
     An estimate needs no control: without changes, a linear edit is the unedited model.

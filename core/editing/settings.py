@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 CONTROL_OF = {"newton": "newton-all", "steps": "steps-all", "finetune": "finetune-all", "retrain": "retrain-all"}
 """The control of each measured method: the same procedure, settings and seed on the unchanged tasks."""
 CONTROLS = tuple(CONTROL_OF.values())
+METHOD_OF = {control: method for method, control in CONTROL_OF.items()}
+"""The method that each control controls."""
 ESTIMATES = ("linear",)
 """Methods that train nothing: their result predicts that of retraining. Without changes it is the unedited model."""
 EDIT_METHODS = (*ESTIMATES, *CONTROL_OF, *CONTROLS)
@@ -80,8 +82,8 @@ class EditSettings:
     rewind: Annotated[
         bool,
         Setting(
-            "Start steps at the training snapshot with the lowest loss on some held-out tasks, if snapshots were kept; "
-            "otherwise at the present model."
+            "Start steps at the training snapshot with the lowest loss on some validation tasks (held-out tasks if "
+            "there are none), if snapshots were kept; otherwise at the present model."
         ),
     ] = True
 

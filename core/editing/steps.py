@@ -72,7 +72,7 @@ def step_settings(
 
 
 def selection_cost(rewind_tasks: int) -> Cost:
-    """Return the cost of the selection of a snapshot on ``rewind_tasks`` held-out tasks, beforehand."""
+    """Return the cost of the selection of a snapshot on ``rewind_tasks`` tasks, beforehand."""
     return Cost(evaluations=rewind_tasks * (SNAPSHOT_COUNT + 1))
 
 

@@ -17,12 +17,12 @@ from core.evidence.tables import CEILING
 MEASURES = {"lds": "each held-out task", "lds_mean": "mean loss of all held-out tasks"}
 """The quantity that is rank-correlated, by the name of its column in ``methods.parquet``."""
 NO_AGREEMENT = "Two retrainings of the same subset do not agree"
-UNKNOWN_AGREEMENT = "Whether two retrainings of the same subset agree is unknown: that takes at least 2 seeds"
+UNKNOWN_AGREEMENT = "Whether two retrainings of the same subset agree is unknown: this needs at least 2 seeds"
 WARM_START = "or start from the present model"
 
 
 @dataclass(frozen=True)
-class Agreement:
+class RetrainingAgreement:
     """The agreement of retrainings of the same subsets from different seeds, which is the ceiling of any method.
 
     Attributes:
@@ -45,7 +45,7 @@ class Agreement:
         if self.allows_ranking:
             return ""
         text = self.ceiling.text if math.isfinite(self.ceiling.low) else f"{self.ceiling.mean:.2f}, without an interval"
-        return f"{NO_AGREEMENT} (rank correlation {text}), so no method can be told from another here."
+        return f"{NO_AGREEMENT} (rank correlation {text}), so the methods cannot be compared here."
 
     def advice(self, start: str) -> str:
         """Return what to do about retrainings that do not agree, which began at ``start`` (fresh or warm)."""
@@ -55,13 +55,13 @@ class Agreement:
         return f"Use more seeds or more subsets, train longer{warm}."
 
 
-def agreement_of(methods: pd.DataFrame, measure: str) -> Agreement:
+def agreement_of(methods: pd.DataFrame, measure: str) -> RetrainingAgreement:
     """Return the agreement for one of :data:`MEASURES` from the table of methods (:mod:`core.actions.evidence`)."""
     found = methods[(methods["kind"] == CEILING) & methods[measure].notna()]
     if found.empty:
-        return Agreement(None)
+        return RetrainingAgreement(None)
     row = found.iloc[0]
-    return Agreement(Score(*(float(row[name]) for name in columns_of(measure))))
+    return RetrainingAgreement(Score(*(float(row[name]) for name in columns_of(measure))))
 
 
 def columns_of(measure: str) -> list[str]:

@@ -23,7 +23,7 @@ from core.editing.retraining import RetrainSettings
 from core.editing.settings import EditSettings, NewtonSettings
 from core.editing.steps import REWIND_TASKS, StepSettings, select_snapshot
 from core.evidence.method_scores import POOLED_EPOCHS
-from core.experiments.problems import Problem, Repetition, build_problem, make_recipe
+from core.experiments.problems import Problem, Repetition, build_problem, problem_settings
 from core.experiments.profiles import WAYS
 from core.influence.curvature import configure_gradient
 from core.influence.methods import METHODS
@@ -88,10 +88,10 @@ class ExperimentContext:
         inner.finish()
 
     def problem(self, noise: str, *, seed: int | None = None) -> Problem:
-        """Return the problem with some label noise (:func:`core.experiments.problems.make_recipe`)."""
-        recipe = make_recipe(self.unit, noise, seed=seed)
+        """Return the problem with some label noise (:func:`core.experiments.problems.problem_settings`)."""
+        settings = problem_settings(self.unit, noise, seed=seed)
         with self.part(TRAINING_WEIGHT) as progress:
-            return build_problem(recipe, self.compute, progress, self.command)
+            return build_problem(settings, self.compute, progress, self.command)
 
     def rank(self, problem: Problem, method: str) -> Run:
         """Return the ranking for all targets, solved as precisely as the profile says."""

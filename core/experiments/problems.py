@@ -103,7 +103,7 @@ class Repetition:
 
 
 @dataclass(frozen=True)
-class Recipe:
+class ProblemSettings:
     """A description that determines a problem; its saved copy is found again by these fields.
 
     Attributes:
@@ -121,8 +121,8 @@ class Recipe:
     spec: ModelSpec
 
 
-def make_recipe(unit: Repetition, noise: str, *, seed: int | None = None) -> Recipe:
-    """Return the recipe of a problem; ``seed`` replaces the repetition's, except the model's seed."""
+def problem_settings(unit: Repetition, noise: str, *, seed: int | None = None) -> ProblemSettings:
+    """Return the settings of a problem; ``seed`` replaces the repetition's, except the model's seed."""
     profile, seed = unit.profile, unit.seed if seed is None else seed
     tasks = TaskSettings(
         data=unit.images,
@@ -137,39 +137,41 @@ def make_recipe(unit: Repetition, noise: str, *, seed: int | None = None) -> Rec
         validation=0,  # every comparison is between the last steps of trainings of equal length
     )
     training = replace(profile.training[unit.data], seed=unit.seed)
-    return Recipe(unit.data, unit.images, noise, seed, unit.seed, tasks, profile.tests, training, unit.spec)
+    return ProblemSettings(unit.data, unit.images, noise, seed, unit.seed, tasks, profile.tests, training, unit.spec)
 
 
-def build_problem(recipe: Recipe, compute: Compute, progress: Progress, command: str = "") -> Problem:
-    """Return the problem of a recipe, read from disk or built now; an interrupted training resumes.
+def build_problem(settings: ProblemSettings, compute: Compute, progress: Progress, command: str = "") -> Problem:
+    """Return the problem with these settings, read from disk or built now; an interrupted training resumes.
 
     Raises:
         UserError: the images are not on this machine, or too few.
     """
-    images = load_images(recipe.images)
-    named = {**asdict(recipe), "spec": recipe.spec.model_dump(mode="json"), "dtype": compute.dtype}
+    images = load_images(settings.images)
+    named = {**asdict(settings), "spec": settings.spec.model_dump(mode="json"), "dtype": compute.dtype}
     folder = experiments_home() / "problems" / content_hash({**named, "data_hash": images.hash})[:16]
 
     if not (folder / "workspace" / "workspace.json").exists():
         with _locked(folder):
             if not (folder / "tasks" / "tasks.json").exists():
-                tasks, tests = draw_tasks(images, recipe)
+                tasks, tests = draw_tasks(images, settings)
                 tasks.description["command"] = command
                 write_tasks(tests, folder / _TESTS)
                 write_folder(tasks, folder / "tasks")
-            train_model(folder / "tasks", folder / "model", recipe.spec, recipe.training, compute, progress, command)
+            train_model(
+                folder / "tasks", folder / "model", settings.spec, settings.training, compute, progress, command
+            )
             create(folder / "workspace", folder / "tasks", folder / "model")
     return Problem(Workspace(folder / "workspace", waits=True), read_tasks(folder / _TESTS, images), compute)
 
 
-def draw_tasks(images: ImageSet, recipe: Recipe) -> tuple[TaskFolder, TaskList]:
-    """Draw the tasks and the tests of a recipe."""
-    rng = np.random.default_rng([recipe.seed, 1])
-    train, targets, tests = split_three_ways(images, recipe.data, rng)
-    folder = draw_task_folder(images, recipe.tasks, train, targets)
-    shape = {"ways": WAYS, "shots": recipe.tasks.shots, "queries": recipe.tasks.queries}
-    pool = pool_of(images.labels, tests, recipe.tasks.shots + recipe.tasks.queries)
-    return folder, sample_tasks(images, pool, **shape, count=recipe.tests, prefix="e", rng=rng)
+def draw_tasks(images: ImageSet, settings: ProblemSettings) -> tuple[TaskFolder, TaskList]:
+    """Draw the tasks and the tests of a problem."""
+    rng = np.random.default_rng([settings.seed, 1])
+    train, targets, tests = split_three_ways(images, settings.data, rng)
+    folder = draw_task_folder(images, settings.tasks, train, targets)
+    shape = {"ways": WAYS, "shots": settings.tasks.shots, "queries": settings.tasks.queries}
+    pool = pool_of(images.labels, tests, settings.tasks.shots + settings.tasks.queries)
+    return folder, sample_tasks(images, pool, **shape, count=settings.tests, prefix="e", rng=rng)
 
 
 def split_three_ways(images: ImageSet, data: str, rng: np.random.Generator) -> Split:

@@ -10,7 +10,7 @@ from itertools import product
 import pandas as pd
 
 from core.actions.evidence import EvidenceSettings, evidence
-from core.evidence.agreement import Agreement
+from core.evidence.agreement import RetrainingAgreement
 from core.evidence.lds import Score
 from core.evidence.tables import CEILING
 from core.experiments.context import TRAINING_WEIGHT, ExperimentContext
@@ -69,13 +69,13 @@ def summarize(measurements: Measurements) -> ExperimentSummary:
     return ExperimentSummary([_finding(measurements)], [_table(measurements)], [plot for plot in plots if plot.series])
 
 
-def _agreement(measurements: Measurements, quantity: str) -> Agreement:
+def _agreement(measurements: Measurements, quantity: str) -> RetrainingAgreement:
     """Return how well two retrainings of the same half agree, with an interval over the seeds of the experiment."""
     values = _values(measurements, "half", CEILING, quantity)
     if not len(values):
-        return Agreement(None)
+        return RetrainingAgreement(None)
     found = PairedDifference.of(values, 0 * values)
-    return Agreement(Score(*(value / PERCENT for value in (found.mean, found.low, found.high))))
+    return RetrainingAgreement(Score(*(value / PERCENT for value in (found.mean, found.low, found.high))))
 
 
 def _protocols(measurements: Measurements, quantity: str) -> dict[str, str]:

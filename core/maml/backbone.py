@@ -20,6 +20,7 @@ Network = Callable[[Params, Tensor], Tensor]
 
 HEAD = "head"
 BATCH_NORM_EPSILON = 1e-5
+POOLINGS = ("stride", "max", "mean")
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"relu": F.relu, "gelu": F.gelu, "tanh": torch.tanh}
 
 
@@ -116,7 +117,7 @@ class ConvNet(Layered):
     activation: str = "gelu"
 
     def __post_init__(self) -> None:
-        if self.pooling not in ("stride", "max", "mean"):
+        if self.pooling not in POOLINGS:
             raise UserError(f"Unknown pooling {self.pooling!r}.", "Use stride, max or mean.")
         _check_activation(self.activation)
         smallest = min(self.ways - 1, self.filters, self.blocks, *(self._side(side) for side in self.shape[:2]))

@@ -50,7 +50,6 @@ COLOUR = TrainingRecipe(
     TrainSettings(iterations=3600, meta_batch=4, learning_rate=5e-3),
 )
 LARGE = replace(COLOUR, words="large images, such as 84 x 84")  # not measured
-RECIPES = {"grey": GREY, "colour": COLOUR, "large": LARGE}
 
 
 def recipe_for(shape: tuple[int, int, int]) -> TrainingRecipe:

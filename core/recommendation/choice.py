@@ -45,7 +45,7 @@ DOUBT = 2.0
 
 
 @dataclass(frozen=True, eq=False)
-class ScoredCopy:
+class CopyScores:
     """The scores of the items of one level on a copy.
 
     Attributes:
@@ -89,7 +89,7 @@ class Choice:
         return score in (self.weights if self.candidate == COMBINATION else (self.candidate,))
 
 
-def choose(level: str, copies: Sequence[ScoredCopy]) -> Choice:
+def choose(level: str, copies: Sequence[CopyScores]) -> Choice:
     """Measure every candidate on every copy; choose the highest average precision, averaged over the copies.
 
     Of candidates within :data:`TIE` of it, the first in the order of :data:`core.recommendation.scores.SCORES` is
@@ -117,13 +117,13 @@ def choose(level: str, copies: Sequence[ScoredCopy]) -> Choice:
     return Choice(candidate, weights, evidence, odds[evidence], table[list(COLUMNS)])
 
 
-def _is_compared(copy: ScoredCopy, odds: Mapping[str, ErrorOdds]) -> np.ndarray:
+def _is_compared(copy: CopyScores, odds: Mapping[str, ErrorOdds]) -> np.ndarray:
     """Return ``(n,)`` of bool: the injected errors, and the items that no evidence doubts."""
     doubts = [one.log_ratio(copy.scores[name].to_numpy()) > np.log(DOUBT) for name, one in odds.items()]
     return copy.is_wrong | ~np.any(doubts, 0)
 
 
-def _measured(level: str, copy: ScoredCopy, name: str, score: np.ndarray, is_wrong: np.ndarray) -> dict[str, object]:
+def _measured(level: str, copy: CopyScores, name: str, score: np.ndarray, is_wrong: np.ndarray) -> dict[str, object]:
     """Return the row of a candidate; ``score`` and ``is_wrong`` ``(n,)`` are those of the compared items."""
     first = first_share(copy.protocol, level)
     checked = np.argsort(-score, kind="stable")[: max(round(first * len(score)), int(is_wrong.sum()))]

@@ -31,7 +31,7 @@ are scored too. Scores of rows take longest, and these tasks have thousands of r
 
 
 @dataclass(frozen=True, eq=False)
-class NoisyCopy:
+class NoisyTaskCopy:
     """A copy with injected label noise.
 
     Attributes:
@@ -62,7 +62,7 @@ def first_share(protocol: str, level: str) -> float:
     return 2 * noise.share * (noise.labels or 1.0)
 
 
-def noisy_copy(images: ImageSet, tasks: TaskList, protocol: str, seed: int) -> NoisyCopy:
+def noisy_copy(images: ImageSet, tasks: TaskList, protocol: str, seed: int) -> NoisyTaskCopy:
     """Return a copy of the tasks with label noise of a preset.
 
     Noise within tasks is injected into the given tasks where they cannot be drawn anew: if their sizes differ, so that
@@ -88,10 +88,10 @@ def noisy_copy(images: ImageSet, tasks: TaskList, protocol: str, seed: int) -> N
     rows = drawn.rows[drawn.rows["image_id"].isin(truth["image_id"])]
     wrong = {"tasks": frozenset[str](), "images": frozenset(rows["image_id"]), "instances": _keys(rows)}
     noisy_labels = np.where(labels < 0, -1, noisy_labels)
-    return NoisyCopy(protocol, drawn, drawn.task_ids, noisy_labels, wrong, is_redrawn=True)
+    return NoisyTaskCopy(protocol, drawn, drawn.task_ids, noisy_labels, wrong, is_redrawn=True)
 
 
-def _with_noisy_tasks(drawn: TaskList, protocol: str, is_redrawn: bool, rng: np.random.Generator) -> NoisyCopy:
+def _with_noisy_tasks(drawn: TaskList, protocol: str, is_redrawn: bool, rng: np.random.Generator) -> NoisyTaskCopy:
     noisy, truth = flip_labels(drawn, Noise.parse(protocol), rng)
     wrong_tasks = frozenset(truth["task_id"])
     share = min(1.0, SCORED_ROW_TASKS / len(noisy))
@@ -100,7 +100,7 @@ def _with_noisy_tasks(drawn: TaskList, protocol: str, is_redrawn: bool, rng: np.
         members = [task for task in noisy.task_ids if (task in wrong_tasks) == is_wrong]
         row_tasks += members[: round(share * len(members))]
     wrong = {"tasks": wrong_tasks, "images": frozenset[str](), "instances": _keys(truth)}
-    return NoisyCopy(protocol, noisy, row_tasks, None, wrong, is_redrawn)
+    return NoisyTaskCopy(protocol, noisy, row_tasks, None, wrong, is_redrawn)
 
 
 def _keys(rows: pd.DataFrame) -> frozenset[tuple[str, str, str]]:

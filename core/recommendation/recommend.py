@@ -10,8 +10,8 @@ import pandas as pd
 
 from core.maml.loaded import Loaded
 from core.maml.storage import StepWriter
-from core.recommendation.choice import COLUMNS, Choice, ScoredCopy, choose
-from core.recommendation.copies import PROTOCOLS, TASK_PROTOCOLS, NoisyCopy, noisy_copy
+from core.recommendation.choice import COLUMNS, Choice, CopyScores, choose
+from core.recommendation.copies import PROTOCOLS, TASK_PROTOCOLS, NoisyTaskCopy, noisy_copy
 from core.recommendation.probability import wrong_probabilities
 from core.recommendation.scores import (
     SCORES,
@@ -42,7 +42,7 @@ _USELESS = "No score finds injected errors much better than chance, so no number
 
 
 @dataclass(frozen=True, eq=False)
-class Recommendation:
+class ScoredLevels:
     """Which items look wrong, by the score that finds injected label noise best on these data.
 
     Attributes:
@@ -61,7 +61,7 @@ class Recommendation:
     seconds: dict[str, float]
 
 
-def recommend(loaded: Loaded, settings: RecommendSettings, steps: StepWriter, progress: Progress) -> Recommendation:
+def recommend(loaded: Loaded, settings: RecommendSettings, steps: StepWriter, progress: Progress) -> ScoredLevels:
     """Compare the scores on copies of the data with injected label noise, and order the data by the best one.
 
     Raises:
@@ -75,7 +75,7 @@ def recommend(loaded: Loaded, settings: RecommendSettings, steps: StepWriter, pr
         log_p = classifier.log_probabilities()
     labels = label_scores(loaded, classifier.classes, log_p, settings.rounds, settings.seed, progress, seconds["data"])
     given = row_scores(loaded, labels, along, steps, progress, seconds["data"])
-    copies: dict[str, list[ScoredCopy]] = {level: [] for level in LEVELS}
+    copies: dict[str, list[CopyScores]] = {level: [] for level in LEVELS}
     notes = {level: {along.note} - {""} for level in LEVELS}
     for protocol in PROTOCOLS["instances"]:
         try:
@@ -100,7 +100,7 @@ def recommend(loaded: Loaded, settings: RecommendSettings, steps: StepWriter, pr
         for level, choice in choices.items()
     }
     tables = [choice.table for choice in choices.values() if choice]
-    return Recommendation(
+    return ScoredLevels(
         {level: table for level, (table, _) in found.items()},
         pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=list(COLUMNS)),
         {level: summary for level, (_, summary) in found.items()},
@@ -110,14 +110,14 @@ def recommend(loaded: Loaded, settings: RecommendSettings, steps: StepWriter, pr
 
 def _score_copy(
     loaded: Loaded,
-    copy: NoisyCopy,
+    copy: NoisyTaskCopy,
     classifier: LabelClassifier,
     along: Directions,
     settings: RecommendSettings,
     steps: StepWriter,
     progress: Progress,
     seconds: Seconds,
-) -> Iterator[tuple[str, ScoredCopy]]:
+) -> Iterator[tuple[str, CopyScores]]:
     """Yield the levels that the protocol of a copy is for, with their scores."""
     of_copy = loaded.with_tasks(copy.tasks)
     with timed(seconds, "classifier"):
@@ -131,7 +131,7 @@ def _score_copy(
     for level, table in tables.items():
         is_wrong = _ids(level, table).isin(list(copy.wrong[level]))
         if copy.protocol in PROTOCOLS[level] and 0 < is_wrong.sum() < len(is_wrong):
-            yield level, ScoredCopy(copy.protocol, table, is_wrong, seconds)
+            yield level, CopyScores(copy.protocol, table, is_wrong, seconds)
 
 
 def _ids(level: str, table: pd.DataFrame) -> pd.Index:

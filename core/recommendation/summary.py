@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from core.runtime.progress import format_count
@@ -23,6 +23,13 @@ CANDIDATE_WORDS = {
     "combination": "combination of several scores",
 }
 """The candidates (:mod:`core.recommendation.scores`) in words."""
+PROTOCOL_WORDS = {
+    "easy": "40 % of the tasks, 80 % of their labels",
+    "hard": "15 % of the tasks, 30 % of their labels",
+    "image": "10 % of the images, any other class",
+    "confusion": "10 % of the images, a similar class",
+}
+"""The label noise that is injected (:mod:`core.recommendation.copies`), in words."""
 SUSPICIOUS = 0.5
 """Probability of being wrong from which an item is proposed for removal, and framed in grids."""
 ITEM_WORDS = {"tasks": "task", "images": "image", "instances": "row"}
@@ -64,6 +71,14 @@ class LevelRecommendation:
     def from_json(cls, value: Mapping[str, Any]) -> LevelRecommendation:
         """Return one of the ``levels`` of ``recommendation.json``."""
         return cls(**{**value, "notes": tuple(value["notes"])})
+
+    def after_tasks(self) -> LevelRecommendation:
+        """Return the same with a note that tasks, which are proposed for removal too, come first."""
+        note = (
+            f"Begin with the tasks: many {ITEM_WORDS[self.level]}s look wrong only because their tasks are noisy. "
+            "Without those, recommend again."
+        )
+        return replace(self, notes=(*self.notes, note))
 
     @property
     def proposal(self) -> str:

@@ -26,15 +26,20 @@ def split_images(images: ImageSet, share: float, rng: np.random.Generator) -> tu
         Positions of the training and of the held-out images, both sorted.
     """
     if images.groups is not None:
-        names, group_of, sizes = np.unique(images.groups.astype(str), return_inverse=True, return_counts=True)
-        order = rng.permutation(len(names))
-        before = np.cumsum(sizes[order]) - sizes[order]
-        is_heldout = np.isin(group_of, order[before < round(share * len(images))])
+        is_heldout = _choose_groups(images.groups, share, rng)
         return np.flatnonzero(~is_heldout), np.flatnonzero(is_heldout)
     by_class = [np.flatnonzero(images.labels == c) for c in range(len(images.class_names))]
     parts = [rng.permutation(members)[: round(share * len(members))] for members in by_class]
     heldout = np.sort(np.concatenate(parts))
     return np.setdiff1d(np.arange(len(images)), heldout), heldout
+
+
+def _choose_groups(groups: np.ndarray, share: float, rng: np.random.Generator) -> np.ndarray:
+    """Return which images are in randomly chosen whole groups that have at least ``share`` of all images."""
+    names, group_of, sizes = np.unique(groups.astype(str), return_inverse=True, return_counts=True)
+    order = rng.permutation(len(names))
+    before = np.cumsum(sizes[order]) - sizes[order]
+    return np.isin(group_of, order[before < round(share * len(groups))])
 
 
 def split_classes(images: ImageSet, share: float, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
@@ -89,10 +94,7 @@ def split_validation(
         count = max(round(share * len(classes)), ways)
         chosen = np.isin(labels, rng.permutation(classes)[:count])
     elif images.groups is not None:
-        groups = images.groups[train].astype(str)
-        names, sizes = np.unique(groups, return_counts=True)
-        order = rng.permutation(len(names))
-        chosen = np.isin(groups, names[order][np.cumsum(sizes[order]) <= round(share * len(train))])
+        chosen = _choose_groups(images.groups[train], share, rng)
     else:
         chosen = np.zeros(len(train), dtype=bool)
         for members in (rng.permutation(np.flatnonzero(labels == c)) for c in classes):

@@ -18,7 +18,7 @@ from core.actions.compute import Compute, load
 from core.actions.decide import mark
 from core.actions.edit import cache_key, compute_control, edit, find_control, run_kind, step_settings
 from core.actions.edit_cost import control_cost, finetune_pace, retraining_seconds
-from core.actions.edit_results import UNFINISHED_TRAINING, EditResult, edit_result, edit_results, procedure_finding
+from core.actions.edit_results import FURTHER_TRAINING_GAINS, EditResult, edit_result, edit_results, procedure_finding
 from core.actions.evaluate import evaluation
 from core.actions.preparation import preparation_seconds, prepare_cost
 from core.checkpoints.model import TRAJECTORY, Model, ModelSpec, load_model, save_model, save_trajectory
@@ -428,8 +428,8 @@ def test_further_training_is_told_from_the_changes(edited: Workspace) -> None:
 
     gain = result("steps", Interval(0.096, 0.083, 0.11))
     text = procedure_finding([result("finetune", flat), gain])
-    assert text.startswith(UNFINISHED_TRAINING)
+    assert text.startswith(FURTHER_TRAINING_GAINS)
     assert "9.6 points [8.3, 11.0]" in text
-    assert UNFINISHED_TRAINING not in procedure_finding([result("finetune", flat)])
-    assert UNFINISHED_TRAINING not in procedure_finding([result("steps", Interval(-0.05, -0.08, -0.02))])
+    assert FURTHER_TRAINING_GAINS not in procedure_finding([result("finetune", flat)])
+    assert FURTHER_TRAINING_GAINS not in procedure_finding([result("steps", Interval(-0.05, -0.08, -0.02))])
     assert procedure_finding([result("retrain", Interval(0.1, 0.05, 0.15))]) == "", "it does not start at the model"

@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 
 from core.actions import report as module
-from core.actions.edit_results import UNFINISHED_TRAINING
+from core.actions.edit_results import FURTHER_TRAINING_GAINS
 from core.actions.queue import KIND
 from core.actions.report import report_html, write_report
 from core.decisions.log import Decision
@@ -164,7 +164,7 @@ def test_net_effects_come_first_and_estimates_last(workspace: Workspace) -> None
     assert f"measured {unknown} {NO_CONTROL} 90.0" in text
     assert f"estimate {estimated} +1.2 [-0.1, +2.5]" in text
     assert text.index(net) < text.index(unknown) < text.index(estimated)
-    assert UNFINISHED_TRAINING in text
+    assert FURTHER_TRAINING_GAINS in text
 
 
 def test_a_calibrated_queue_adds_a_forecast_and_curves(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,7 +19,7 @@ from core.data import ImageSet, load_images
 from core.experiments import figure2, instances, problems
 from core.experiments.formatting import mean_sd, signed
 from core.experiments.paper import PUBLISHED, published_cells
-from core.experiments.problems import Problem, Repetition, build_problem, draw_tasks, make_recipe, split_three_ways
+from core.experiments.problems import Problem, Repetition, build_problem, draw_tasks, problem_settings, split_three_ways
 from core.experiments.profiles import DATA, MNIST, OMNIGLOT, PROFILES, profile_of
 from core.experiments.summary import Measurements, PairedDifference, mean_curve
 from core.maml.recipes import GREY
@@ -43,7 +43,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture(scope="module")
 def noisy(home: Path) -> Problem:
-    return build_problem(make_recipe(ZERO, "easy"), Compute(device="cpu"), Progress())
+    return build_problem(problem_settings(ZERO, "easy"), Compute(device="cpu"), Progress())
 
 
 def with_parts(images: ImageSet, parts: dict[int, str]) -> ImageSet:
@@ -104,19 +104,19 @@ def test_a_problem_is_built_once_and_found_again(noisy: Problem, home: Path, mon
         raise AssertionError("trained again")
 
     monkeypatch.setattr(problems, "train_model", refuse)
-    again = build_problem(make_recipe(ZERO, "easy"), Compute(device="cpu"), Progress())
+    again = build_problem(problem_settings(ZERO, "easy"), Compute(device="cpu"), Progress())
     assert again.workspace.folder == noisy.workspace.folder
     assert again.tests.hash == noisy.tests.hash
     with pytest.raises(AssertionError, match="trained again"):
-        build_problem(make_recipe(ONE, "easy"), Compute(device="cpu"), Progress())
+        build_problem(problem_settings(ONE, "easy"), Compute(device="cpu"), Progress())
 
 
 def test_a_seed_draws_everything_and_a_model_seed_the_model_alone() -> None:
     images = load_images("mnist5k")
-    zero, one = (make_recipe(unit, "none") for unit in (ZERO, ONE))
+    zero, one = (problem_settings(unit, "none") for unit in (ZERO, ONE))
     assert draw_tasks(images, zero)[0].train.hash != draw_tasks(images, one)[0].train.hash
     assert draw_tasks(images, zero)[1].hash != draw_tasks(images, one)[1].hash
-    other = make_recipe(ONE, "none", seed=0)
+    other = problem_settings(ONE, "none", seed=0)
     assert draw_tasks(images, other)[0].train.hash == draw_tasks(images, zero)[0].train.hash
     assert (zero.training.seed, other.training.seed) == (0, 1)
 
@@ -216,7 +216,7 @@ def test_the_model_is_that_of_the_recipe_for_the_images() -> None:
     spec, fields = ZERO.spec, GREY.model_fields({})
     assert {name: getattr(spec, name) for name in fields} == fields
     assert (spec.filters, spec.shape) == (TINY.filters, load_images("mnist5k").shape)
-    assert make_recipe(ZERO, "none").spec == spec
+    assert problem_settings(ZERO, "none").spec == spec
 
 
 def test_profiles_grow() -> None:

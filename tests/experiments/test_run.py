@@ -31,7 +31,7 @@ from core.experiments.summary import ExperimentSummary, Measurements
 from core.maml.cost import training_cost
 from core.maml.evaluation import evaluate
 from core.maml.training import TrainSettings
-from core.recommendation.recommend import Recommendation
+from core.recommendation.recommend import ScoredLevels
 from core.runtime.errors import UserError
 from core.runtime.files import HOME_VARIABLE
 from core.runtime.progress import Progress
@@ -278,8 +278,8 @@ def test_the_recommended_order_is_that_of_one_stored_recommendation(
     suspicion = np.random.default_rng(0).random(len(ids))
     table = pd.DataFrame({"task_id": ids, "suspicion": suspicion}).sample(frac=1, random_state=0)
 
-    def made(*_: object) -> Recommendation:  # the real one takes seconds
-        return Recommendation({"tasks": table}, pd.DataFrame(), {}, {})
+    def made(*_: object) -> ScoredLevels:  # the real one takes seconds
+        return ScoredLevels({"tasks": table}, pd.DataFrame(), {}, {})
 
     monkeypatch.setattr("core.recommendation.recommend.recommend", made)
     scores, seconds = context.task_scores(problem, "recommended")

@@ -6,14 +6,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from core.recommendation.choice import ScoredCopy, choose
+from core.recommendation.choice import CopyScores, choose
 from core.recommendation.scores import SCORES, STAGES
 from core.review.calibration import COMBINATION
 
 N = 400
 
 
-def copies(level: str, protocols: tuple[str, ...], separation: dict[str, float]) -> list[ScoredCopy]:
+def copies(level: str, protocols: tuple[str, ...], separation: dict[str, float]) -> list[CopyScores]:
     """Copies whose scores separate 40 errors by so many standard deviations, with independent noise."""
     made = []
     for number, protocol in enumerate(protocols):
@@ -21,7 +21,7 @@ def copies(level: str, protocols: tuple[str, ...], separation: dict[str, float])
         wrong = np.arange(N) < 40
         scores = {name: rng.normal(size=N) + separation.get(name, 0.0) * wrong for name in STAGES[level]}
         seconds = dict.fromkeys(STAGES[level].values(), 2.0)
-        made.append(ScoredCopy(protocol, pd.DataFrame(scores), wrong, seconds))
+        made.append(CopyScores(protocol, pd.DataFrame(scores), wrong, seconds))
     return made
 
 
@@ -65,7 +65,7 @@ def test_the_combination_is_measured_on_copies_that_it_was_not_fitted_to() -> No
     """What finds the errors of one copy but not of the other must not make the combination look better than it is."""
     given = copies("images", ("image", "confusion"), {})
     chance = [
-        ScoredCopy(one.protocol, one.scores.assign(**{name: one.is_wrong * 9.0}), one.is_wrong, one.seconds)
+        CopyScores(one.protocol, one.scores.assign(**{name: one.is_wrong * 9.0}), one.is_wrong, one.seconds)
         for one, name in zip(given, ("loss", "harm"), strict=True)
     ]
     table = choose("images", chance).table

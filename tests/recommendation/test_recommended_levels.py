@@ -18,7 +18,7 @@ from core.maml.objective import Bilevel
 from core.maml.storage import UnsavedSteps
 from core.maml.training import TrainSettings, train
 from core.recommendation import copies
-from core.recommendation.recommend import Recommendation, recommend
+from core.recommendation.recommend import ScoredLevels, recommend
 from core.recommendation.scores import (
     STAGES,
     Directions,
@@ -72,11 +72,11 @@ def small_copies() -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def noisy(small_copies: None) -> Recommendation:
+def noisy(small_copies: None) -> ScoredLevels:
     return recommend(trained().with_tasks(NOISY), RecommendSettings(rounds=2), *UNSAVED)
 
 
-def test_the_noisy_tasks_are_proposed(noisy: Recommendation) -> None:
+def test_the_noisy_tasks_are_proposed(noisy: ScoredLevels) -> None:
     table, found = noisy.tables["tasks"], noisy.levels["tasks"]
     is_noisy = table["task_id"].isin(TRUTH["task_id"])
     is_proposed = table["probability"] >= 0.5
@@ -87,7 +87,7 @@ def test_the_noisy_tasks_are_proposed(noisy: Recommendation) -> None:
     assert found.notes == ()
 
 
-def test_every_item_is_listed_with_its_scores(noisy: Recommendation) -> None:
+def test_every_item_is_listed_with_its_scores(noisy: ScoredLevels) -> None:
     assert list(noisy.tables) == list(noisy.levels) == list(LEVELS)
     tasks, images, instances = noisy.tables.values()
     assert tasks["task_id"].tolist() == NOISY.task_ids
@@ -104,7 +104,7 @@ def test_every_item_is_listed_with_its_scores(noisy: Recommendation) -> None:
         assert (np.diff(table.sort_values("suspicion", kind="stable")["probability"]) >= -1e-12).all()
 
 
-def test_candidates_are_measured_on_the_protocols_of_their_level(noisy: Recommendation) -> None:
+def test_candidates_are_measured_on_the_protocols_of_their_level(noisy: ScoredLevels) -> None:
     measured = noisy.candidates.groupby("level")["protocol"].unique().map(list).to_dict()
     assert measured == {level: list(protocols) for level, protocols in copies.PROTOCOLS.items()}
     table = noisy.candidates

@@ -11,6 +11,7 @@ import streamlit as st
 from core.actions.inspect import inspect_checkpoint_file
 from core.checkpoints.model import BACKBONE_FIELDS, Model, ModelSpec, load_model
 from core.data import ImageSet
+from core.maml.backbone import POOLINGS
 from core.maml.recipes import TrainingRecipe, recipe_for
 from core.maml.settings import Backbone, TrainSettings
 from core.maml.training import STATE_FILE
@@ -105,9 +106,8 @@ def _train(tasks: Path) -> None:
     with st.expander("More settings"):
         one, two, *places = st.columns(6)
         if backbone == "convnet":
-            pooling = ("stride", "max", "mean")
             spec["pooling"] = widgets.select(
-                one, ModelSpec, "pooling", key=f"{key}_pooling", value=defaults["pooling"], choices=pooling
+                one, ModelSpec, "pooling", key=f"{key}_pooling", value=defaults["pooling"], choices=POOLINGS
             )
             spec["activation"] = widgets.select(
                 two, ModelSpec, "activation", key=f"{key}_activation", value=defaults["activation"]

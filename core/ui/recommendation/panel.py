@@ -9,7 +9,7 @@ import streamlit as st
 
 from core.actions.decide import proposed_items
 from core.actions.recommend import newest_recommendation, recommended_levels
-from core.recommendation.summary import CANDIDATE_WORDS, ITEM_WORDS
+from core.recommendation.summary import CANDIDATE_WORDS, ITEM_WORDS, PROTOCOL_WORDS
 from core.ui.review.decide import decide
 from core.ui.shell.context import Context, table
 from core.ui.shell.jobs import job_panel, start_button
@@ -83,7 +83,9 @@ def _candidates(run: Run, level: str) -> pd.DataFrame:
     measured = table(run, "candidates.parquet")
     measured = measured[measured["level"] == level]
     order = measured.groupby("candidate")["average_precision"].transform("mean")
-    measured = measured.iloc[(-order).argsort(kind="stable")].replace({"candidate": CANDIDATE_WORDS})
+    measured = measured.iloc[(-order).argsort(kind="stable")].replace(
+        {"candidate": CANDIDATE_WORDS, "protocol": PROTOCOL_WORDS}
+    )
     return measured[list(_COLUMNS)]
 
 

@@ -57,7 +57,8 @@ def trust_panel(context: Context, run: Run) -> None:
         recommendation = newest_recommendation(context.workspace, context.project)
         if (found := _detection(str(context.workspace.folder), run, recommendation)) is not None:
             right.markdown(
-                "- How well each score finds the injected label noise, which is not what influence predicts:"
+                "- How well each score finds the injected label noise (influence predicts the change of the held-out "
+                "loss, not label errors):"
             )
             shown = found.drop(columns=["items", "bad"]).set_index("level")
             right.dataframe(shown.style.format({"auc": "{:.3f}", "average_precision": "{:.3f}"}))
