@@ -2,8 +2,8 @@
 
 import streamlit as st
 
-from core.actions.edit_results import edit_results
 from core.actions.recommend import newest_recommendation, recommended_levels
+from core.ui.edit.results import results
 from core.ui.ranking.panel import newest_evaluation, rank_panel
 from core.ui.shell.command import command_block
 from core.ui.shell.context import page
@@ -97,7 +97,7 @@ with page("Overview") as context:
                 "what looks wrong, as recommended, and what harms the held-out tasks",
             ),
             (
-                bool(len(removal) and edit_results(workspace, project, removal)),
+                bool(len(removal) and results(context, removal)),
                 "Measure the effect",
                 "edit",
                 "accuracy before the changes, estimated, fine-tuned and retrained",
