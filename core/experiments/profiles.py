@@ -75,9 +75,9 @@ _SMALL = Profile(
     targets=50,
     tests=200,
     filters=8,
-    # Without noise, MNIST and Omniglot reach an accuracy of about 0.9; FC100 gains little from more steps.
+    # Without noise, MNIST reaches an accuracy of 0.9 and Omniglot 0.86; FC100 gains little from more steps.
     training={
-        OMNIGLOT: replace(GREY.training, iterations=2500),
+        OMNIGLOT: replace(GREY.training, iterations=1500),
         MNIST: replace(GREY.training, iterations=1000),
         MINI_IMAGENET: replace(LARGE.training, iterations=500),
         FC100: replace(COLOUR.training, iterations=500),
