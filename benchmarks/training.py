@@ -164,6 +164,7 @@ class StoredFigures:
             trainings = (four, twelve, theirs)
             rounds = [[one.seconds(TIMED) for one in trainings] for _ in range(ROUNDS + 1)][1:]
             return {
+                "threads": torch.get_num_threads(),
                 "ours": median(TIMED / one[0][0] for one in rounds),
                 "ours, 12 per step": median(TIMED / one[1][0] for one in rounds),
                 "4 to 12 per step": median(one[1][0] / one[0][0] for one in rounds),
@@ -204,7 +205,10 @@ def _cell(values: list[float]) -> str:
     """Return the mean and interval of accuracies in percent; of those that are measured, if not all are."""
     known = [value for value in values if not isnan(value)]
     left_out = "" if len(known) == len(values) else f" ({len(known)} of {len(values)} seeds)"
-    return Interval.of(known).percent(unit="") + left_out if known else "–"
+    if not known:
+        return "–"
+    # One seed has no interval.
+    return (Interval.of(known).percent(unit="") if len(known) > 1 else f"{100 * known[0]:.1f}") + left_out
 
 
 def main(
@@ -222,24 +226,24 @@ def main(
     rows = [(name, int(one)) for name in names for one in shots.split(",")]
     for missing in sorted({*data.split(",")} - {*names}):
         print(f"{missing} is not on this machine.")
-    print(f"Meta-gradients per second, {torch.get_num_threads()} threads\n")
-    print("| data | shots | ours, 4 tasks per step | 12 per step | 4 to 12 | learn2learn | ours to learn2learn |")
-    print("|---|---|---|---|---|---|---|", flush=True)
+    print("Meta-gradients per second\n")
+    print("| data | shots | threads | ours, 4 tasks per step | 12 per step | ratio | learn2learn | ours to it |")
+    print("|---|---|---|---|---|---|---|---|", flush=True)
     for name, shot in rows:
         one = measured.speeds(name, shot)
-        figures = [f"{one['ours']:.1f}", f"{one['ours, 12 per step']:.1f}", f"{one['4 to 12 per step']:.2f}"]
-        figures += [f"{one['theirs']:.1f}", f"{one['ours to theirs']:.1f}"]
-        print(f"| {name} | {shot} | {' | '.join(figures)} |", flush=True)
+        ours = f"{one['ours']:.1f} | {one['ours, 12 per step']:.1f} | {one['4 to 12 per step']:.2f}"
+        theirs = f"{one['theirs']:.1f} | {one['ours to theirs']:.1f}"
+        print(f"| {name} | {shot} | {one['threads']} | {ours} | {theirs} |", flush=True)
     print(f"\nAccuracy in percent after {budget:,} meta-gradients, {seeds} seeds\n")
     print("| data | shots | ours | learn2learn | in the same time | its meta-gradients then | ours, whole recipe |")
     print("|---|---|---|---|---|---|---|", flush=True)
     for name, shot in rows:
-        theirs = [measured.theirs(name, shot, seed, budget) for seed in range(seeds)]
+        loops = [measured.theirs(name, shot, seed, budget) for seed in range(seeds)]
         cells = [
             _cell([measured.ours(name, shot, seed, budget) for seed in range(seeds)]),
-            _cell([one["budget"] for one in theirs]),
-            _cell([one["time"] for one in theirs]),
-            f"{theirs[0]['in time']:,.0f}",
+            _cell([one["budget"] for one in loops]),
+            _cell([one["time"] for one in loops]),
+            f"{loops[0]['in time']:,.0f}",
             _cell([measured.ours(name, shot, seed, 0) for seed in range(seeds)]),
         ]
         print(f"| {name} | {shot} | {' | '.join(cells)} |", flush=True)
