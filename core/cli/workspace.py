@@ -289,8 +289,10 @@ def remove(
             run = find_recommendation(opened) if recommended else find_order(opened, ranking)
             by_label, source = cause_of_order(run) == "label-error", run.id
             why = cause or named_cause(reason) or cause_of_order(run)
-            proposed = proposed_items(opened, run, by) if recommended else worst_items(run, by, worst)
-            new = undecided_items(opened, proposed)
+            if recommended:
+                new = proposed_items(opened, run, by)
+            else:
+                new = undecided_items(opened, worst_items(run, by, worst))
             if recommended and not new:
                 raise UserError(f"{source} proposes no {by} to remove that are not decided yet.", "Try another --by.")
             order = "most suspicious" if by_label else "most harmful"

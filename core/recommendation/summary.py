@@ -29,7 +29,7 @@ PROTOCOL_WORDS = {
     "image": "10 % of the images, any other class",
     "confusion": "10 % of the images, a similar class",
 }
-"""The label noise that is injected (:mod:`core.recommendation.copies`), in words."""
+"""The presets of label noise that are injected (:data:`core.tasks.settings.PRESETS`), in words."""
 SUSPICIOUS = 0.5
 """Probability of being wrong from which an item is proposed for removal, and framed in grids."""
 ITEM_WORDS = {"tasks": "task", "images": "image", "instances": "row"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 
@@ -20,9 +21,10 @@ from core.influence.methods import estimator
 from core.influence.targets import Target
 from core.recommendation import copies
 from core.recommendation.settings import RecommendSettings
-from core.recommendation.summary import LEVELS
+from core.recommendation.summary import LEVELS, PROTOCOL_WORDS
 from core.runtime.errors import UserError
 from core.runtime.progress import Progress
+from core.tasks.settings import PRESETS
 from core.workspace.runs import Run
 from core.workspace.workspace import Workspace
 from tests.actions.recommended import PROPOSED, stored_recommendation
@@ -70,6 +72,19 @@ def test_items_are_taken_in_the_recommended_order(workspace: Workspace) -> None:
         proposed_items(workspace, run, "pixels")
     with pytest.raises(UserError, match="8"):
         worst_items(run, "tasks", 9)
+
+
+def test_noisy_tasks_come_before_their_images_and_rows(workspace: Workspace) -> None:
+    levels = recommended_levels(stored_recommendation(workspace))
+    assert levels["tasks"].notes == ()
+    assert len(levels["images"].notes) == len(levels["instances"].notes) == 1
+
+
+def test_protocols_are_described_as_they_are_injected() -> None:
+    for name, words in PROTOCOL_WORDS.items():
+        assert [float(share) / 100 for share in re.findall(r"(\d+) %", words)] == [
+            float(share) for share in PRESETS[name].split(":")[1:]
+        ]
 
 
 def test_what_is_decided_is_not_proposed_again(workspace: Workspace) -> None:

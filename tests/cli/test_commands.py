@@ -119,6 +119,11 @@ def test_recommended_removals(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> 
     assert run.id in first.err
     (entry,) = opened.decisions.current().values()
     assert (entry.source, entry.cause) == (run.id, "label-error")
+    again = shell.done("remove", "-w", "mine", "--worst", "2", "--reviewer", "Bob")
+    assert sorted(again.out) == sorted(f"task\t{one}" for one in tasks[:2])
+    reviewers = sorted(entry.reviewer for entry in opened.decisions.current().values())
+    assert reviewers == ["Ann", "Bob"], "what is decided already stays as it is"
+    shell.done("remove", "-w", "mine", "--undo", "--reviewer", "Bob")
     shell.done("remove", "-w", "mine", "--undo", "--reviewer", "Ann")
     for name in (ranked.id, "newest"):
         one = shell.done("remove", "-w", "mine", "--worst", "1", "--ranking", name, "--reviewer", "Ann")
@@ -335,6 +340,8 @@ WRONG: list[tuple[list[str], str]] = [
     (["curve", "-w", "mine", "--ranking", ""], "''"),
     (["remove", "-w", "mine"], "item"),
     (["remove", "-w", "mine", "--worst", "7"], "6 tasks"),
+    (["remove", "-w", "mine", "--recommended", "--ranking", "newest"], "--ranking"),
+    (["remove", "-w", "mine", "--recommended", "--worst", "1"], "--worst"),
     (["remove", "-w", "mine", "--task", "t9"], "'t9'"),
     (["remove", "-w", "mine", "--image", "cat"], "'cat'"),
     (["export", "-w", "mine", "--formats", "xls"], "'xls'"),

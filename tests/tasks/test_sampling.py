@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -139,6 +140,17 @@ def test_validation_leaves_a_group_of_images_together() -> None:
     assert validation.size == 400
     assert not set(grouped.groups[rest]) & set(grouped.groups[validation])
     assert sorted([*rest, *validation]) == list(range(4000))
+
+
+@pytest.mark.parametrize("count", [2, 6, 12])
+def test_validation_takes_a_whole_group_where_there_are_few(count: int) -> None:
+    images = load_images("mnist5k")
+    grouped = replace(images, groups=np.array([f"writer {number % count}" for number in range(len(images))]))
+    rest, validation = split_validation(
+        grouped, np.arange(4000), by_classes=False, share=0.1, ways=3, least=5, rng=np.random.default_rng(0)
+    )
+    assert len(set(grouped.groups[validation])) == math.ceil(0.1 * count)
+    assert not set(grouped.groups[rest]) & set(grouped.groups[validation])
 
 
 def test_a_folder_with_validation_tasks_is_read_back(tmp_path: Path) -> None:
