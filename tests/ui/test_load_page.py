@@ -137,6 +137,21 @@ def test_tasks_follow_the_split_of_the_images(show: Open, home: Path, own: str, 
     assert args[-2:] == ["--out", str(home / "library" / "tasks" / "own-2way-1shot")]
 
 
+@pytest.mark.parametrize("entered", [0, 7, 50])
+def test_the_number_of_validation_tasks_is_automatic_unless_entered(
+    show: Open, home: Path, own: str, started: list[list[str]], entered: int
+) -> None:
+    page = show("load")
+    assert page.number_input(key="load_validation_own").value is None
+    page.number_input(key="load_heldout_own").set_value(20)
+    click(run_again(page), "load_make_tasks")
+    page.number_input(key="load_validation_own").set_value(entered)
+    click(run_again(page), "load_make_tasks")
+    automatic, chosen = started
+    assert "--validation" not in automatic
+    assert chosen[chosen.index("--validation") :][:2] == ["--validation", str(entered)]
+
+
 def test_own_lists_are_uploaded_and_kept_as_files(
     show: Open, home: Path, own: str, tmp_path: Path, started: list[list[str]]
 ) -> None:

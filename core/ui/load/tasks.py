@@ -10,7 +10,7 @@ from core.data import load_images
 from core.runtime.errors import UserError
 from core.runtime.files import read_json
 from core.runtime.settings import arguments_of
-from core.tasks.settings import HELDOUT_PARTS, PRESETS, VALIDATION_TASKS, TaskSettings
+from core.tasks.settings import HELDOUT_PARTS, PRESETS, TaskSettings
 from core.ui.load.shared import choose_folder, name_input, newest_first, place_for, start_job
 from core.ui.shell import settings_widgets as widgets
 from core.ui.shell.command import show_commands
@@ -76,18 +76,18 @@ def _draw(images: str) -> None:
         "queries": TaskSettings.queries,
         "count": 200,
         "heldout": TaskSettings.heldout,
-        "validation": VALIDATION_TASKS,
     }
     if opened.splits is not None:
         sizes |= {"shots": 1, "queries": 5, "count": 1000}
-    one, *places = st.columns(6)
+    one, *places, last = st.columns(6)
     ways = widgets.number(
         one, TaskSettings, "ways", key=f"load_ways_{images}", value=min(TaskSettings.ways, most), maximum=most
     )
-    shots, queries, count, heldout, validation = (
+    shots, queries, count, heldout = (
         widgets.number(place, TaskSettings, field, key=f"load_{field}_{images}", value=value)
         for place, (field, value) in zip(places, sizes.items(), strict=True)
     )
+    validation = widgets.number(last, TaskSettings, "validation", key=f"load_validation_{images}", placeholder="auto")
     one, two, three, four = st.columns([3, 2, 2, 1])
     splits = [name for name in _SPLITS if name != "official" or parts]
     split = widgets.select(
@@ -111,7 +111,7 @@ def _draw(images: str) -> None:
         queries,
         count,
         heldout,
-        validation=None if validation == VALIDATION_TASKS else validation,  # none where the images are too few
+        validation=validation,
         noise=noise,
         seed=seed,
         skip_small=small,
