@@ -67,7 +67,7 @@ class Profile:
 
 _SMALL = Profile(
     name="small",
-    words="Two CPU cores, up to an hour per experiment and data set: few tasks of few images.",
+    words="Two CPU cores, about an hour per experiment and data set: few tasks of few images.",
     seeds=5,
     counts={OMNIGLOT: 300, MNIST: 200, MINI_IMAGENET: 200, FC100: 200},
     shots=2,
@@ -75,7 +75,7 @@ _SMALL = Profile(
     targets=50,
     tests=200,
     filters=16,
-    # Twice the filters and tasks gain more than longer trainings: MNIST 20 points, Omniglot 25 (one seed).
+    # Narrower networks need more steps, and in sum more time, for the same accuracy.
     training={
         OMNIGLOT: replace(GREY.training, iterations=600),
         MNIST: replace(GREY.training, iterations=600),
