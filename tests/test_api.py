@@ -22,7 +22,7 @@ from core.runtime.files import HOME_VARIABLE
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "python.md"
 NOTEBOOK = ROOT / "docs" / "python.ipynb"
-TASKS = {"count": 6, "heldout": 3, "queries": 3, "noise": "easy"}
+TASKS = {"shots": 1, "queries": 3, "count": 6, "heldout": 3, "noise": "easy"}
 SOLVE = {"curvature_tasks": 4, "damping": 0.1}
 
 

@@ -40,7 +40,7 @@ def home(tasks: int, tmp_path: Path) -> Path:
     else:
         settings = TaskSettings(ways=3, shots=2, queries=3, count=tasks, heldout=6, noise="tasks:0.4:0.8")
         write_folder(generate(settings), tmp_path / "tasks")
-        few = ["--filters", "2", "--iterations", "20", "--polish", "0", "--device", "cpu"]
+        few = ["--filters", "2", "--iterations", "20", "--checks", "2", "--polish", "0", "--device", "cpu"]
         Shell(tmp_path).done("train", *few, "--tasks", tmp_path / "tasks", "--out", tmp_path / "model")
         create(folder / DEMO, tmp_path / "tasks", tmp_path / "model")
     return folder
