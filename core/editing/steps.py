@@ -44,7 +44,7 @@ class StepSettings:
     """
 
     budget: int
-    rate: float = 1e-2
+    rate: float = 3e-3
     seed: int = 0
     rewind_tasks: int = 0
 

@@ -54,7 +54,7 @@ _ALL = (
         table1.measure,
         table1.summarize,
         libraries=("trak-1", "ekfac"),
-        version=4,
+        version=5,
     ),
     Experiment(
         "table1-instances",
@@ -112,7 +112,7 @@ _ALL = (
         DATA,
         edit_methods.measure,
         edit_methods.summarize,
-        version=4,
+        version=5,
         former_name="ladder",
     ),
 )
