@@ -101,8 +101,8 @@ def test_a_control_in_memory_is_computed_once(
     monkeypatch.setattr(memory, "_controls", {})
     monkeypatch.setattr(memory, "edit_model", lambda name, *rest: made.append(name) or edit_model(name, *rest))
     for removed in (ids[:2], ids[2:4]):
-        api.edit(tasks, model, api.Changes.named(tasks=removed), device="cpu")
-    assert made == ["finetune", "finetune-all", "finetune"]
+        api.edit(tasks, model, api.Changes.named(tasks=removed), method="newton", device="cpu")
+    assert made == ["newton", "newton-all", "newton"]
 
 
 def test_an_invalid_decision_writes_nothing(tmp_path: Path, tasks: api.Tasks, model: api.Model) -> None:
