@@ -47,7 +47,7 @@ TASKS, KEPT = 6, 5
 def workspace_at(folder: Path, metadata: dict[str, object]) -> Workspace:
     tasks = generate(TaskSettings(ways=3, shots=1, queries=2, count=TASKS, heldout=4, validation=0))
     write_folder(tasks, folder / "tasks")
-    spec = ModelSpec(ways=3, filters=2)
+    spec = ModelSpec(ways=3, filters=2, blocks=2)
     save_model(Model(spec, spec.init(0, torch.float64), metadata), folder / "model")
     made = create(folder / "tiny", folder / "tasks", folder / "model")
     mark(made, tasks=made.project().tasks.train.task_ids[:1], reviewer="me")
