@@ -78,7 +78,7 @@ class EditSettings:
         Gt(0),
         Le(1),
         Setting("Cost of steps, as a share of the cost of training the model; at least 40 steps are taken."),
-    ] = 0.02
+    ] = 0.1
     rewind: Annotated[
         bool,
         Setting(

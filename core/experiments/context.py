@@ -20,7 +20,7 @@ from core.actions.recommend import recommend
 from core.actions.retraining import retrained_params, retraining
 from core.editing import methods
 from core.editing.retraining import RetrainSettings
-from core.editing.settings import EditSettings, NewtonSettings
+from core.editing.settings import NewtonSettings
 from core.editing.steps import REWIND_TASKS, StepSettings, select_snapshot
 from core.evidence.method_scores import POOLED_EPOCHS
 from core.experiments.problems import Problem, Repetition, build_problem, problem_settings
@@ -42,6 +42,8 @@ from core.workspace.runs import MEMORY, Run, RunWriter, StepCache
 
 TRAINING_WEIGHT, RANKING_WEIGHT, EDIT_WEIGHT = 1000, 800, 100
 """Rough durations of a training, a ranking and an edit, for the progress bar alone."""
+COST_GOAL = 0.02
+"""The share of retraining's cost within which an edit should give most of retraining's gain."""
 _LINEAR_CURVATURES = {
     "linear": "gauss-newton",
     "task-if-paper": "gamma",
@@ -213,7 +215,7 @@ class ExperimentContext:
             "retrain": lambda: self.retrain(problem, changes),
             "retrain-again": lambda: self.retrain(problem, changes, seed=1),
             "newton": lambda: self.newton(problem, changes),
-            "steps": lambda: self.steps(problem, changes, EditSettings.budget),
+            "steps": lambda: self.steps(problem, changes, COST_GOAL),
             "finetune": lambda: self.finetune(problem, changes),
             "finetune-all": lambda: self.finetune(problem, Changes()),
         }

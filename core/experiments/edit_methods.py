@@ -11,7 +11,14 @@ from dataclasses import replace
 import pandas as pd
 
 from core.experiments import table1
-from core.experiments.context import EDIT_WEIGHT, TRAINING_WEIGHT, ExperimentContext, TimedEdit, measure_edit
+from core.experiments.context import (
+    COST_GOAL,
+    EDIT_WEIGHT,
+    TRAINING_WEIGHT,
+    ExperimentContext,
+    TimedEdit,
+    measure_edit,
+)
 from core.experiments.formatting import MISSING, PERCENT, mean_sd, percent
 from core.experiments.problems import Problem
 from core.experiments.results import Plot, Table
@@ -186,7 +193,7 @@ def _gain_findings(measurements: Measurements, accuracy: Accuracies) -> list[str
     texts = {
         METHODS[name]: f"{share.text} (goal {verdicts[name]})"
         for name, share in edits.items()
-        if measurements.cost_shares(name, condition="harmful").mean() <= table1.COST_TOLERANCE * table1.COST_GOAL
+        if measurements.cost_shares(name, condition="harmful").mean() <= table1.COST_TOLERANCE * COST_GOAL
     }
     texts |= {METHODS[name]: share.text for name, share in shares.items() if name in _CONTROLS}
     met, undecided = (
@@ -195,7 +202,7 @@ def _gain_findings(measurements: Measurements, accuracy: Accuracies) -> list[str
     best = max(edits, key=lambda name: edits[name].mean)
     goal = f"{percent(table1.GAIN_GOAL)} of the gain"
     return [
-        f"The goal is {goal} for {percent(table1.COST_GOAL)} of the cost: {listed(texts)}.",
+        f"The goal is {goal} for {percent(COST_GOAL)} of the cost: {listed(texts)}.",
         f"At any cost, {goal} are reached by: {met or NO_METHOD}{f' ({UNDECIDED}: {undecided})' if undecided else ''}. "
         f"Largest share: {listed({METHODS[best]: edits[best].text})}.",
     ]

@@ -13,8 +13,14 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
-from core.editing.settings import EditSettings
-from core.experiments.context import EDIT_WEIGHT, RANKING_WEIGHT, TRAINING_WEIGHT, ExperimentContext, measure_edit
+from core.experiments.context import (
+    COST_GOAL,
+    EDIT_WEIGHT,
+    RANKING_WEIGHT,
+    TRAINING_WEIGHT,
+    ExperimentContext,
+    measure_edit,
+)
 from core.experiments.formatting import PERCENT, mean_sd, percent
 from core.experiments.paper import published_cells
 from core.experiments.problems import Problem
@@ -24,8 +30,8 @@ from core.runtime.errors import TransientError, UserError
 from core.tasks.changes import Changes
 
 REMOVED_SHARE = 0.4
-COST_GOAL, GAIN_GOAL = EditSettings.budget, 0.9
-"""The goal of an edit: this share of retraining's gain for that share of its cost."""
+GAIN_GOAL = 0.9
+"""The goal of an edit: this share of retraining's gain within its share ``COST_GOAL`` of the cost."""
 COST_TOLERANCE = 1.05
 """Costs may exceed the goal by the rounding to an integer number of steps."""
 CONDITIONS = {"random": "none", "harmful": "easy"}
