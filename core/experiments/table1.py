@@ -31,7 +31,7 @@ from core.tasks.changes import Changes
 
 REMOVED_SHARE = 0.4
 GAIN_GOAL = 0.9
-"""The goal of an edit: this share of retraining's gain within its share ``COST_GOAL`` of the cost."""
+"""The goal of an edit: this share of retraining's gain, for the share ``COST_GOAL`` of its cost."""
 COST_TOLERANCE = 1.05
 """Costs may exceed the goal by the rounding to an integer number of steps."""
 CONDITIONS = {"random": "none", "harmful": "easy"}
