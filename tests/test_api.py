@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import nbformat
 import numpy as np
@@ -18,6 +19,7 @@ from core.editing.methods import edit_model
 from core.editing.settings import CONTROL_OF
 from core.maml.evaluation import Interval
 from core.runtime.files import HOME_VARIABLE
+from tests.cli.shell import Shell
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "python.md"
@@ -34,6 +36,16 @@ def tasks() -> api.Tasks:
 @pytest.fixture(scope="module")
 def model(tasks: api.Tasks) -> api.Model:
     return api.train(tasks, network={"filters": 2}, iterations=6, meta_batch=2, device="cpu")
+
+
+@pytest.fixture(scope="module")
+def longer_model(tasks: api.Tasks) -> api.Model:
+    """A model whose training costs more than the least number of steps."""
+    return api.train(tasks, network={"filters": 2}, iterations=25, meta_batch=2, device="cpu")
+
+
+def some_changes(tasks: api.Tasks) -> api.Changes:
+    return api.Changes.named(tasks=list(tasks.train["task_id"].unique()[:2]))
 
 
 def blocks() -> list[str]:
@@ -79,7 +91,7 @@ def test_a_workspace_gives_the_ranking_of_objects_in_memory(tmp_path: Path, task
 
 @pytest.mark.parametrize("method", ["linear", "finetune", "retrain"])
 def test_edits_are_measured_on_the_held_out_tasks(tasks: api.Tasks, model: api.Model, method: str) -> None:
-    changes = api.Changes.named(tasks=list(tasks.train["task_id"].unique()[:2]))
+    changes = some_changes(tasks)
     edited = api.edit(tasks, model, changes, method=method, device="cpu")
     before, after = (api.evaluate(tasks, one, device="cpu").accuracy for one in (model, edited.model))
     assert edited.accuracy_change.mean == pytest.approx((after - before).mean(), abs=1e-6)
@@ -103,6 +115,33 @@ def test_a_control_in_memory_is_computed_once(
     for removed in (ids[:2], ids[2:4]):
         api.edit(tasks, model, api.Changes.named(tasks=removed), method="newton", device="cpu")
     assert made == ["newton", "newton-all", "newton"]
+
+
+@pytest.mark.parametrize(
+    ("method", "settings"),
+    [
+        ("linear", {"damping": 10.0, "curvature_tasks": 4}),
+        ("newton", {"products": 1, "gradient_tasks": 4}),
+        ("steps", {"budget": 1.0}),
+        ("finetune", {"finetune_steps": 2}),
+    ],
+)
+def test_settings_of_an_edit_are_those_of_the_command(
+    tmp_path: Path, tasks: api.Tasks, longer_model: api.Model, method: str, settings: dict[str, Any]
+) -> None:
+    changes, compute = some_changes(tasks), {"method": method, "device": "cpu"}
+    workspace = api.create_workspace(tmp_path / "made", tasks, longer_model)
+    workspace.remove(tasks=sorted(changes.tasks), cause="harmful", reviewer="ann")
+    stored = workspace.edit(**compute, **settings)
+    names = {"products": "newton-products", "gradient_tasks": "newton-tasks"}
+    options = [f"--{names.get(name, name.replace('_', '-'))}={value:g}" for name, value in settings.items()]
+    where = ["edit", "-w", tmp_path / "made", "--how", method, "--device", "cpu"]
+    again = Shell(tmp_path).done(*where, *options)
+    assert [again.path.name] == [run.id for run in workspace.stored.runs.all(f"edit-{method}")], "it is found again"
+
+    direct = api.edit(tasks, longer_model, changes, **compute, **settings)
+    assert direct.accuracy_change == stored.accuracy_change
+    assert all((stored.model.params[name] == value).all() for name, value in direct.model.params.items())
 
 
 def test_an_invalid_decision_writes_nothing(tmp_path: Path, tasks: api.Tasks, model: api.Model) -> None:
@@ -207,6 +246,12 @@ def test_wrong_names_and_types_are_user_errors(tasks: api.Tasks, model: api.Mode
         ("whole number", lambda: api.rank(tasks, model, curvature_tasks=4.5)),
         ("target", lambda: api.rank(tasks, model, target=["h0"])),  # type: ignore[arg-type]
         ("Tasks object", lambda: api.rank(model, tasks)),  # type: ignore[arg-type]
+        ("banana", lambda: api.edit(tasks, model, some_changes(tasks), method="linear", banana=1)),
+        ("banana", lambda: api.edit(tasks, model, some_changes(tasks), banana=1)),
+        ("methods", lambda: api.edit(tasks, model, some_changes(tasks), method="steps", methods=("newton",))),
+        ("budget", lambda: api.edit(tasks, model, some_changes(tasks), method="steps", budget=2.0)),
+        ("no settings", lambda: api.edit(tasks, model, some_changes(tasks), method="retrain", budget=0.5)),
+        ("nonsense", lambda: api.edit(tasks, model, some_changes(tasks), method="nonsense", budget=0.5)),
         ("Changes object", lambda: api.edit(tasks, model, ["t0"])),  # type: ignore[arg-type]
         ("list of texts", lambda: api.Changes.named(tasks="t0")),
         ("banana", lambda: api.review_queue(tasks, model, banana=1)),

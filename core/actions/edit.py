@@ -15,9 +15,18 @@ from typing import Any
 from core.actions.compute import Compute, load
 from core.actions.evaluate import evaluation
 from core.checkpoints.model import save_model
-from core.editing.methods import SOLVE, MethodSettings, applied_changes, edit_model
+from core.editing.methods import SOLVE, MethodSettings, applied_changes, check_method, edit_model
 from core.editing.retraining import training_settings
-from core.editing.settings import CONTROL_OF, CONTROLS, FINETUNE, METHOD_OF, NEWTON, EditSettings, NewtonSettings
+from core.editing.settings import (
+    CONTROL_OF,
+    CONTROLS,
+    FINETUNE,
+    METHOD_OF,
+    NEWTON,
+    EditSettings,
+    FinetuneSettings,
+    NewtonSettings,
+)
 from core.editing.steps import REWIND_TASKS, StepSettings
 from core.editing.steps import step_settings as steps_for
 from core.influence.basis import ENGINE_VERSION
@@ -25,6 +34,7 @@ from core.influence.methods import SolveSettings
 from core.maml.settings import TrainSettings
 from core.runtime.errors import UserError
 from core.runtime.progress import NamedProgress, Progress
+from core.runtime.settings import check_names, settings_of
 from core.tasks.changes import Changes
 from core.workspace.runs import Run, RunWriter
 from core.workspace.workspace import Project, Workspace
@@ -67,6 +77,33 @@ def method_settings(
         return step_settings(project, budget, rewind)
     of_method: dict[str, MethodSettings] = {"linear": solver, "newton": newton, "finetune": finetune}
     return of_method.get(name)
+
+
+def named_settings(method: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what :func:`method_settings` takes, of settings that the user of the Python API gave by name.
+
+    Args:
+        given: For linear, fields of :class:`SolveSettings`; for newton, of :class:`NewtonSettings`; for steps, budget
+            and rewind of :class:`EditSettings`; for finetune, of :class:`FinetuneSettings`. Controls take the same.
+
+    Raises:
+        UserError: the method is unknown or has no such setting, or a value is invalid.
+    """
+    check_method(method)
+    name = METHOD_OF.get(method, method)
+    if name == "linear":
+        check_names(given, [field.name for field in fields(SolveSettings)])
+        return {"solver": replace(SOLVE, **given)}
+    if name == "newton":
+        return {"newton": settings_of(NewtonSettings, given)}
+    if name == "finetune":
+        return {"finetune": settings_of(FinetuneSettings, given).training}
+    if name == "steps":
+        chosen = settings_of(EditSettings, given, without=("methods",))
+        return {"budget": chosen.budget, "rewind": chosen.rewind}
+    if given:
+        raise UserError(f"The method {method} has no settings.", f"Omit {', '.join(given)}.")
+    return {}
 
 
 def cache_key(project: Project, method: str, changes: Changes, *, compute: Compute, **settings: Any) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -15,7 +15,7 @@ from cachetools import LRUCache
 
 from core.actions import rank as ranking_action
 from core.actions.compute import Compute, load
-from core.actions.edit import method_settings
+from core.actions.edit import method_settings, named_settings
 from core.actions.image_settings import ImportOptions
 from core.actions.images import add_images
 from core.actions.queue import build_queue
@@ -244,36 +244,39 @@ def edit(
     method: str = "finetune",
     device: str = "auto",
     progress: bool = False,
+    **settings: Any,
 ) -> EditedModel:
     """Edit a model for changed tasks, and measure it and its control on the held-out tasks.
 
     The control is the same procedure without the changes, so this takes twice as long as the edit itself; further edits
-    of the same model by the same method in this process reuse it.
+    of the same model by the same method and settings in this process reuse it.
 
     Args:
         changes: What is removed and relabelled, for example ``Changes.named(tasks=[...], images=[...])``.
         method: linear, newton, steps, finetune or retrain; or the name of a measured method with ``-all``: its control.
+        settings: Of the method, as for :func:`core.actions.edit.named_settings`.
 
     Raises:
-        UserError: the method is unknown, there are no changes, or no task would remain.
+        UserError: the method is unknown or has no such setting, there are no changes, or no task would remain.
     """
     check_type("changes", changes, Changes, "Changes.named(tasks=[...], images=[...])")
     changes, project = applied_changes(method, changes), _project(tasks, model)
-    loaded, settings = load(project, Compute(device=device)), method_settings(project, method)
+    chosen = method_settings(project, method, **named_settings(method, settings))
+    loaded = load(project, Compute(device=device))
     task_ids = loaded.heldout_tasks.task_ids
     before = evaluate_model(loaded.model, loaded.params, loaded.heldout).heldout_table(task_ids)
 
     def edited(name: str, applied: Changes, reporter: Progress) -> tuple[models.Model, EditMeasurement, float]:
         with tempfile.TemporaryDirectory() as folder:
             writer = RunWriter(Path(folder))
-            made, result, figures = edit_model(name, settings, loaded, model.stored, applied, before, writer, reporter)
+            made, result, figures = edit_model(name, chosen, loaded, model.stored, applied, before, writer, reporter)
         return made, EditMeasurement(figures, result.heldout_table(task_ids)), sum(writer.seconds.values())
 
     with closing(ProgressBars(progress)) as bars:
         made, measured, seconds = edited(method, changes, bars)
         control = None
         if method in CONTROL_OF:
-            key = (*project.hashes.values(), method, str(loaded.device))
+            key = (*project.hashes.values(), method, chosen, str(loaded.device))
             if (control := _controls.get(key)) is None:
                 _, control, _ = edited(CONTROL_OF[method], Changes(), NamedProgress(bars, "control"))
                 _controls[key] = control
@@ -281,8 +284,8 @@ def edit(
     return EditedModel(Model(made), method, dict(measured.figures), seconds, effect)
 
 
-_controls: LRUCache[tuple[str, ...], EditMeasurement] = LRUCache(32)
-"""Measurements of controls by problem, method and device."""
+_controls: LRUCache[tuple[Hashable, ...], EditMeasurement] = LRUCache(32)
+"""Measurements of controls by problem, method, settings and device."""
 
 
 def review_queue(

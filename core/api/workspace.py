@@ -203,17 +203,22 @@ class Workspace:
         """Return what the decisions remove and relabel."""
         return self.stored.changes()
 
-    def edit(self, method: str = "finetune", *, device: str = "auto", progress: bool = False) -> EditedModel:
+    def edit(
+        self, method: str = "finetune", *, device: str = "auto", progress: bool = False, **settings: Any
+    ) -> EditedModel:
         """Edit the model for the decided changes, and measure it and its control; both are stored in the workspace.
 
         The control is the same procedure without the changes, computed once.
 
+        Args:
+            settings: Of the method, as for :func:`core.actions.edit.named_settings`.
+
         Raises:
-            UserError: no changes are decided, or the method is unknown or does not fit.
+            UserError: no changes are decided, or the method is unknown, does not fit, or has no such setting.
         """
-        compute = Compute(device=device)
+        options = {"compute": Compute(device=device), **edit_action.named_settings(method, settings)}
         with closing(ProgressBars(progress)) as bars:
-            run = edit_action.edit(self.stored, method, self.stored.changes(), compute=compute, progress=bars)
+            run = edit_action.edit(self.stored, method, self.stored.changes(), progress=bars, **options)
         found = edit_result(self.stored, run)
         return EditedModel(Model(load_model(run.folder / "model")), method, found.figures, found.seconds, found.effect)
 

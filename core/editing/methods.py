@@ -176,14 +176,19 @@ def cost_text(figures: Mapping[str, Any], seconds: float) -> str:
     return f"{cost['meta_gradients']:,.0f} meta-gradients{part}, {duration}"
 
 
+def check_method(method: str) -> None:
+    """Raise UserError if there is no such edit method."""
+    if method not in EDIT_METHODS:
+        raise UserError(f"Unknown edit method {method!r}.", f"Use one of {', '.join(EDIT_METHODS)}.")
+
+
 def applied_changes(method: str, changes: Changes) -> Changes:
     """Return the changes that a method applies: none for a control.
 
     Raises:
         UserError: the method is unknown, or there are no changes and it is not a control.
     """
-    if method not in EDIT_METHODS:
-        raise UserError(f"Unknown edit method {method!r}.", f"Use one of {', '.join(EDIT_METHODS)}.")
+    check_method(method)
     if method in CONTROLS:
         return Changes()
     changes.check_not_empty()
