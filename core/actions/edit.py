@@ -58,7 +58,8 @@ def step_settings(
     With ``rewind`` they begin at a snapshot of the training if there are any, else at the present model.
     """
     rewind_tasks = REWIND_TASKS if rewind and project.snapshots else 0
-    return steps_for(training_settings(project.model), len(project.tasks.train), budget, rewind_tasks)
+    training, tasks = training_settings(project.model), project.tasks
+    return steps_for(training, len(tasks.train), tasks.validation_count, budget, rewind_tasks)
 
 
 def method_settings(

@@ -55,18 +55,23 @@ class StepSettings:
 
 
 def step_settings(
-    training: TrainSettings | None, tasks: int, budget: float = EditSettings.budget, rewind_tasks: int = 0
+    training: TrainSettings | None,
+    tasks: int,
+    validation: int = 0,
+    budget: float = EditSettings.budget,
+    rewind_tasks: int = 0,
 ) -> StepSettings:
     """Return the steps that cost a share ``budget`` of the model's training, including the selection of the snapshot.
 
-    There are at least 40 steps, and 40 where it is not known how the model was trained (``training`` is None).
+    The training is on ``tasks`` tasks and checked on ``validation`` tasks. There are at least 40 steps, and 40 where it
+    is not known how the model was trained (``training`` is None).
 
     Raises:
         UserError: the budget is not a share.
     """
     if not 0 < budget <= 1:
         raise UserError(f"The budget {budget:g} is not a share of a retraining.", "Use more than 0 and at most 1.")
-    training_meta_gradients = 0.0 if training is None else training_cost(training, tasks)
+    training_meta_gradients = 0.0 if training is None else training_cost(training, tasks, validation)
     selection = selection_cost(rewind_tasks).meta_gradients
     return StepSettings(max(_MIN_STEPS, round(budget * training_meta_gradients - selection)), rewind_tasks=rewind_tasks)
 

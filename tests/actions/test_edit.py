@@ -28,6 +28,7 @@ from core.editing.newton import CURVATURE_STAGE, GRADIENT_STAGE, SHARES, TRIAL_S
 from core.editing.settings import CONTROL_OF, EDIT_METHODS, ESTIMATES, FINETUNE
 from core.editing.steps import REWIND_TASKS, StepSettings, select_snapshot, single_task_finetune, start_text
 from core.maml.backbone import Params
+from core.maml.cost import training_cost
 from core.maml.evaluation import Interval, evaluate
 from core.maml.loaded import Loaded
 from core.maml.training import SNAPSHOT_COUNT, Snapshot, TrainSettings
@@ -44,8 +45,8 @@ TRAINED = TrainSettings(iterations=30, meta_batch=4, learning_rate=1e-3)
 TASKS, KEPT = 6, 5
 
 
-def workspace_at(folder: Path, metadata: dict[str, object]) -> Workspace:
-    tasks = generate(TaskSettings(ways=3, shots=1, queries=2, count=TASKS, heldout=4, validation=0))
+def workspace_at(folder: Path, metadata: dict[str, object], validation: int = 0) -> Workspace:
+    tasks = generate(TaskSettings(ways=3, shots=1, queries=2, count=TASKS, heldout=4, validation=validation))
     write_folder(tasks, folder / "tasks")
     spec = ModelSpec(ways=3, filters=2, blocks=2)
     save_model(Model(spec, spec.init(0, torch.float64), metadata), folder / "model")
@@ -261,6 +262,13 @@ def test_the_budget_is_a_share_of_training_and_part_of_the_cache_key(edited: Wor
     assert other.json("edit.json")["settings"]["budget"] == 60
     key = cache_key(project, "steps", workspace.changes(), compute=COMPUTE, budget=0.01)
     assert workspace.runs.find(run_kind("steps"), key) == one, "the same number of steps has the same key"
+
+
+def test_the_budget_is_a_share_of_what_retraining_costs_with_its_checks_on_validation_tasks(tmp_path: Path) -> None:
+    project = workspace_at(tmp_path, {"training": asdict(TRAINED)}, validation=4).project()
+    retraining = training_cost(TRAINED, TASKS, 4)
+    assert retraining > training_cost(TRAINED, TASKS)
+    assert step_settings(project, 0.5).budget == round(0.5 * retraining)
 
 
 @pytest.mark.parametrize("budget", [0.0, -0.1, 1.5, float("nan")])
