@@ -27,7 +27,7 @@ from core.influence.solve import ITERATIONS_ADVICE
 from core.maml.training import TrainSettings, train
 from core.maml.vectors import flatten
 from core.runtime.errors import TransientError, UserError
-from core.runtime.progress import Progress, SubProgress
+from core.runtime.progress import Progress
 from core.tasks.generate import TaskSettings, generate, write_folder
 from core.workspace.workspace import Workspace, create
 
@@ -233,29 +233,6 @@ def test_invalid_settings_are_refused(settings: dict, named: str) -> None:
 def test_the_time_is_predicted(workspace: Workspace) -> None:
     short = predicted_seconds(workspace, QUICK)
     assert 0 < short < predicted_seconds(workspace, replace(QUICK, subsets=500, seeds=20))
-
-
-class Steps(Progress):
-    def __init__(self) -> None:
-        super().__init__()
-        self.seen: list[int] = []
-
-    def _report(self, force: bool) -> None:
-        self.seen.append(self._done)
-
-
-def test_a_sub_progress_advances_its_share_whatever_it_reports() -> None:
-    steps = Steps()
-    steps.stage("all", 20)
-    for _ in range(2):
-        piece = SubProgress(steps, 10)
-        piece.stage("one", 4)
-        piece.advance(2)
-        piece.stage("another", 3)
-        piece.advance()
-        piece.finish()
-    assert steps.seen == sorted(steps.seen)
-    assert steps.state().done == 20
 
 
 def test_the_folder_of_a_run_is_complete(workspace: Workspace, tmp_path: Path) -> None:
