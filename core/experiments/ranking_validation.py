@@ -35,6 +35,7 @@ CEILING_LABEL = "agreement of two retrainings"
 NOT_RUN = "No method could run; the table gives the reasons."
 TASK_IF_NOT_RUN = "task-IF could not run, the table gives the reason."
 ONE_RETRAINING = "each retrained once, so that their agreement is not known"
+NONE_ABOVE_0 = "no method is significantly above 0"
 _VALIDATION_WEIGHT = 10_000
 PROTOCOLS = {"half": "LDS", "one": "leave-one-out"}
 QUANTITIES = {"lds": "per target", "lds_mean": "mean of all targets"}
@@ -94,8 +95,8 @@ def _by_method(measurements: Measurements, protocol: str, quantity: str) -> dict
 
 
 def _plot(measurements: Measurements, quantity: str) -> Plot:
-    series = []
-    for protocol, name in _protocols(measurements, quantity).items():
+    series, protocols = [], _protocols(measurements, quantity)
+    for protocol, name in protocols.items():
         if values := _by_method(measurements, protocol, quantity):
             series.append(mean_curve(name, [METHODS[method] for method in values], values.values()))
     agreement = _agreement(measurements, quantity)
@@ -103,8 +104,9 @@ def _plot(measurements: Measurements, quantity: str) -> Plot:
         level = [agreement.ceiling.mean] * len(series[0].x)
         series.append(Series(CEILING_LABEL, series[0].x, level, reference=True))
     name = f"{quantity}-{measurements.data}".replace("_", "-")
-    title = f"{measurements.title}: predicted against measured loss, {QUANTITIES[quantity]}"
-    return Plot(name, title, "dots", "", "rank correlation", series, note=SPREAD_NOTE)
+    shown = " and ".join(protocols.values())
+    title = f"{measurements.title}: {shown}, {QUANTITIES[quantity]}"
+    return Plot(name, title, "dots", "", "rank correlation of predicted and measured loss", series, note=SPREAD_NOTE)
 
 
 def _table(measurements: Measurements) -> Table:
@@ -162,7 +164,10 @@ def _finding(measurements: Measurements) -> str:
 
 def _best(values: dict[str, pd.Series]) -> str:
     best = max(values, key=lambda name: values[name].mean())
-    text = f"best is {METHODS[best]} with {mean_sd(values[best], '.2f')}"
+    text = f"{METHODS[best]} with {mean_sd(values[best], '.2f')}"
+    if not PairedDifference.of(values[best], 0 * values[best]).low > 0:
+        return f"{NONE_ABOVE_0}; the highest is {text}."
+    text = f"best is {text}"
     if best == "task-if":
         return f"{text}."
     if "task-if" not in values:
