@@ -145,7 +145,8 @@ def _retrained(
         chosen, start, seed = job
         inner = SubProgress(progress, _UNITS * count)
         run = retraining(workspace, model, loaded, loaded.tasks.select(list(chosen)), start, seed, inner)
-        inner.finish(f"held-out loss {run.json('retraining.json')['loss']['mean']:.3f}")
+        note = f"held-out loss {run.json('retraining.json')['loss']['mean']:.3f}"
+        inner.finish(note, is_cached=not inner.has_begun)
         return run.id
 
     finished = workspace.runs.collect_distributed(world().map_distributed(distinct, run_job))

@@ -128,7 +128,7 @@ class ModelSpec(ModelFields):
         hidden = f"hidden layers of {widths}" if self.hidden else "no hidden layer (linear)"
         shrunk = f", images averaged over {self.shrink} x {self.shrink} squares" if self.shrink > 1 else ""
         descriptions = {
-            "convnet": f"{blocks}, {self.activation}",
+            "convnet": f"{blocks}, pooling {self.pooling}, {self.activation}",
             "mlp": f"mlp with {hidden}, {self.activation}{shrunk}",
             "omniglot-cnn": f"learn2learn's OmniglotCNN: {blocks}",
             "omniglot-fc": f"learn2learn's OmniglotFC: {hidden}",

@@ -41,6 +41,7 @@ from core.recommendation.settings import RecommendSettings
 from core.recommendation.summary import CANDIDATE_WORDS, LEVELS, PROTOCOL_WORDS
 from core.runtime.distributed import world
 from core.runtime.errors import UserError
+from core.runtime.progress import format_count
 
 if TYPE_CHECKING:
     from core.actions.edit_results import EditResult
@@ -99,11 +100,12 @@ def recommend(*, workspace: WorkspaceOption = DEFAULT_WORKSPACE, settings: Recom
     from core.actions.recommend import recommended_levels
 
     run = compute_recommendation(open_workspace(workspace), settings, announce_device(compute), live_progress())
-    columns = ["level", "protocol", "candidate", "auc", "average_precision", "first", "found", "seconds"]
-    for level, found in recommended_levels(run).items():
-        message("\n".join([f"{level}: {found.sentence}", found.proposal, *found.notes, ""]))
+    columns = ["level", "protocol", "candidate", "auc", "average_precision", "found", "first", "seconds"]
     table = run.table("candidates.parquet")[columns].replace({"candidate": CANDIDATE_WORDS, "protocol": PROTOCOL_WORDS})
+    table = table.rename(columns={"found": "errors_found", "first": "among_the_first"})
     message(table.to_string(index=False, float_format=lambda value: f"{value:.3f}"))
+    for level, found in recommended_levels(run).items():  # last, so that they stay on the screen
+        message("\n".join(["", f"{level}: {found.sentence}", found.proposal, *found.notes]))
     print(run.folder)
 
 
@@ -277,7 +279,8 @@ def remove(
 
     opened = open_workspace(workspace)
     if undo:
-        opened.decisions.undo(reviewer)
+        undone = len(opened.decisions.undo(reviewer).reversed_entries)
+        message(f"{format_count(undone, 'decision')} undone" if undone else "Nothing to undo.")
     else:
         items, source = [*(Item("task", i) for i in task or []), *(Item("image", image_id=i) for i in image or [])], ""
         why, chosen = cause or named_cause(reason) or "other", recommended or worst

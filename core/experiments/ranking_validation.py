@@ -5,6 +5,7 @@ The harness is that of the ``evidence`` command; the tasks have label noise (b),
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from itertools import product
 
 import pandas as pd
@@ -15,6 +16,7 @@ from core.evidence.lds import Score
 from core.evidence.tables import CEILING
 from core.experiments.context import TRAINING_WEIGHT, ExperimentContext
 from core.experiments.formatting import PERCENT, mean_sd
+from core.experiments.profiles import Profile
 from core.experiments.results import Plot, Series, Table
 from core.experiments.summary import SPREAD_NOTE, ExperimentSummary, Measurements, PairedDifference, mean_curve
 
@@ -132,16 +134,30 @@ def _table(measurements: Measurements) -> Table:
                 "reason if missing": "" if has_run else str(half["note"].iloc[0]),
             }
         )
-    size = measurements.profile
-    note = (
-        f"{SPREAD_NOTE} Rank correlation of predicted and measured loss on {size.rated} targets: LDS over "
-        f"{size.subsets} random halves of the tasks, each retrained from two seeds; leave-one-out over "
-        f"{size.left_out} tasks. Wall-clock seconds; relative residual of the worst solve. Methods are compared with "
-        "the mean of two retrainings, which is less noisy than one, so that a method can exceed their agreement."
-    )
+    return measurements.text_table("truth", rows, _note(measurements.profile, shown))
+
+
+def _note(size: Profile, shown: Mapping[str, Mapping[str, str]]) -> str:
+    """Return how the figures were measured; ``shown`` has the protocols whose figures the table has, per quantity."""
+    sentences = [
+        SPREAD_NOTE,
+        f"Rank correlation of predicted and measured loss on {size.rated} targets.",
+        f"LDS: {size.subsets} random halves of the tasks, each trained from scratch for {size.subset_iterations} "
+        "steps from two seeds.",
+        f"Leave-one-out: for each of {size.left_out} tasks, {size.left_iterations} further steps of the model on the "
+        "others, from one seed.",
+        f"Damping {size.solve.damping:g} and {size.solve.curvature_tasks} curvature tasks, as in the edits, for "
+        f"{', '.join(f'“{METHODS[name]}”' for name in _SOLVED)}.",
+        "Wall-clock seconds; relative residual of the worst solve.",
+    ]
+    if any("half" in protocols for protocols in shown.values()):
+        sentences.append(
+            "Methods are compared with the mean of two retrainings, which is less noisy than one, so that a method can "
+            "exceed their agreement."
+        )
     if not all("half" in protocols for protocols in shown.values()):
-        note += " LDS on which two retrainings do not agree is left out; its figures are in seeds.parquet."
-    return measurements.text_table("truth", rows, note)
+        sentences.append("LDS on which two retrainings do not agree is left out; its figures are in seeds.parquet.")
+    return " ".join(sentences)
 
 
 def _finding(measurements: Measurements) -> str:
@@ -165,7 +181,7 @@ def _finding(measurements: Measurements) -> str:
 def _best(values: dict[str, pd.Series]) -> str:
     best = max(values, key=lambda name: values[name].mean())
     text = f"{METHODS[best]} with {mean_sd(values[best], '.2f')}"
-    if not PairedDifference.of(values[best], 0 * values[best]).low > 0:
+    if not any(PairedDifference.of(found, 0 * found).low > 0 for found in values.values()):
         return f"{NONE_ABOVE_0}; the highest is {text}."
     text = f"best is {text}"
     if best == "task-if":

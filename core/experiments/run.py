@@ -89,7 +89,7 @@ def run_experiment(
             run.write_table("figures.parquet", experiment.measure(context))
 
         finished = runs.get_or_compute(f"experiment-{experiment.stored_name}", cache_key, work)
-        within.finish(f"{DATA_TITLES[unit.data]}, seed {unit.seed}")
+        within.finish(f"{DATA_TITLES[unit.data]}, seed {unit.seed}", is_cached=not within.has_begun)
         return finished.id
 
     finished = runs.collect_distributed(world().map_distributed(units, measure))

@@ -71,8 +71,8 @@ def recommend(loaded: Loaded, settings: RecommendSettings, steps: StepWriter, pr
     with timed(seconds["model"], "features"):
         classifier = LabelClassifier(loaded, progress)
     along = model_directions(loaded, steps, progress, seconds["model"])
-    with timed(seconds["data"], "classifier"):
-        log_p = classifier.log_probabilities()
+    log_p = classifier.log_probabilities()
+    seconds["data"]["classifier"] = classifier.seconds
     labels = label_scores(loaded, classifier.classes, log_p, settings.rounds, settings.seed, progress, seconds["data"])
     given = row_scores(loaded, labels, along, steps, progress, seconds["data"])
     copies: dict[str, list[CopyScores]] = {level: [] for level in LEVELS}
@@ -120,8 +120,8 @@ def _score_copy(
 ) -> Iterator[tuple[str, CopyScores]]:
     """Yield the levels that the protocol of a copy is for, with their scores."""
     of_copy = loaded.with_tasks(copy.tasks)
-    with timed(seconds, "classifier"):
-        log_p = classifier.log_probabilities(copy.labels)
+    log_p = classifier.log_probabilities(copy.labels)
+    seconds["classifier"] = classifier.seconds
     labels = label_scores(of_copy, classifier.classes, log_p, settings.rounds, settings.seed, progress, seconds)
     of_rows = of_copy.with_tasks(copy.tasks.select(copy.row_tasks))
     tables = row_scores(of_rows, labels[labels["task_id"].isin(copy.row_tasks)], along, steps, progress, seconds)

@@ -16,6 +16,7 @@ The directions that influence is computed along are those of the model and its t
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -114,11 +115,16 @@ def model_directions(loaded: Loaded, steps: StepWriter, progress: Progress, seco
 
 
 class LabelClassifier:
-    """The classifier of the training images, on their features by the model."""
+    """The classifier of the training images, on their features by the model.
+
+    Attributes:
+        seconds: What the last :meth:`log_probabilities` took, or took when they were computed.
+    """
 
     def __init__(self, loaded: Loaded, progress: Progress) -> None:
         self._images, self._pairs = loaded.images, image_label_pairs(loaded.tasks, loaded.images)
-        self._given: np.ndarray | None = None
+        self._given: tuple[np.ndarray, float] | None = None
+        self.seconds = 0.0
         self._features = features_of(loaded.images, loaded.model, loaded.params, self._pairs, progress)
 
     @property
@@ -137,8 +143,9 @@ class LabelClassifier:
                 classes; -1 leaves the given one.
         """
         if labels is None and self._given is not None:
-            return self._given
-        pairs = self._pairs
+            log_p, self.seconds = self._given
+            return log_p
+        start, pairs = time.perf_counter(), self._pairs
         main = np.flatnonzero(pairs.is_main)
         images, learned = pairs.image[main], pairs.label[main]
         if labels is not None:
@@ -148,8 +155,9 @@ class LabelClassifier:
         data = LabelledFeatures(self._features[images], learned, len(pairs.classes), pairs.share[main])
         log_p = np.full((len(self._images), len(pairs.classes)), np.nan)
         log_p[images] = discriminant(data)[0]
+        self.seconds = round(time.perf_counter() - start, 2)
         if labels is None:
-            self._given = log_p
+            self._given = log_p, self.seconds
         return log_p
 
 

@@ -47,7 +47,7 @@ class Progress:
         self._report(force=self._done >= self._total)
 
     def skip(self, units: int) -> None:
-        """Add ``units`` that an earlier run finished: they do not count as the speed of this one."""
+        """Add ``units`` that an earlier run finished; they are excluded from the speed of this one."""
         self._already += units
         self.advance(units)
 
@@ -134,30 +134,28 @@ class NamedProgress(Progress):
 
 
 class SubProgress(Progress):
-    """A reporter of one part of a larger stage: the part counts as ``units`` units there, whatever its own stages.
-
-    What an earlier run finished counts as skipped there too: the units that a stage begins with, and a part that ends
-    without any new unit, as it was found whole.
-    """
+    """A reporter of one part of a larger stage: the part counts as ``units`` units there, whatever its own stages."""
 
     def __init__(self, outer: Progress, units: int) -> None:
         super().__init__()
-        self._outer, self._units, self._reported, self._skipped = outer, units, 0, 0
+        self._outer, self._units, self._reported = outer, units, 0
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether a stage was reported; work that reports its stages and has begun none was read from the cache."""
+        return bool(self._stage)
 
     def _report(self, force: bool) -> None:
-        done, already = (min(1.0, part / self._total) if self._total else 0.0 for part in (self._done, self._already))
-        units = max(self._reported, int(done * (self._units - 1)))
-        self._advance_outer(units, skipped=int(already * (self._units - 1)))
+        share = min(1.0, self._done / self._total) if self._total else 0.0
+        self._advance_outer(max(self._reported, int(share * (self._units - 1))))
 
-    def finish(self, note: str = "") -> None:
-        """Mark this part as done."""
-        is_found = self._done == self._already
-        self._advance_outer(self._units, note, skipped=self._units if is_found else self._skipped)
+    def finish(self, note: str = "", *, is_cached: bool = False) -> None:
+        """Mark this part as done; ``is_cached`` excludes it from the speed from which the time left is estimated."""
+        if is_cached:
+            self._outer.skip(self._units - self._reported)
+            self._reported = self._units
+        self._advance_outer(self._units, note)
 
-    def _advance_outer(self, units: int, note: str = "", *, skipped: int) -> None:
-        new = units - self._reported
-        skip = min(new, max(0, skipped - self._skipped))
-        self._reported, self._skipped = units, self._skipped + skip
-        if skip:
-            self._outer.skip(skip)
-        self._outer.advance(new - skip, note or self._note)
+    def _advance_outer(self, units: int, note: str = "") -> None:
+        self._outer.advance(units - self._reported, note or self._note)
+        self._reported = units

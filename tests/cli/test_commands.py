@@ -84,8 +84,11 @@ def test_the_workflow_from_tasks_to_export(shell: Shell) -> None:
     assert "harmful,Ann,rank-" in (exported.path / "removed.csv").read_text()
     assert json.loads((exported.path / "export.json").read_text())["tasks"] == {"before": 6, "after": 4}
 
-    assert shell.done("remove", "-w", "mine", "--undo", "--reviewer", "Ann").out == []
+    removed, undone = len(opened.changes()), shell.done("remove", "-w", "mine", "--undo", "--reviewer", "Ann")
+    assert undone.out == []
+    assert undone.err.startswith(str(removed))
     assert len(opened.changes()) == 0
+    assert shell.done("remove", "-w", "mine", "--undo", "--reviewer", "Ann").err, "nothing to undo is said"
 
 
 def test_marked_images_are_exported_with_and_without_their_rows(shell: Shell) -> None:

@@ -206,13 +206,18 @@ def test_retrainings_that_do_not_agree_rank_no_method() -> None:
     assert "inf" not in one_seed
 
 
-def test_no_method_is_best_where_none_is_above_0() -> None:
-    agreement = [0.7, 0.8, 0.75]
-    for loss, has_best in (([0.3, 0.4, 0.5], True), ([-0.3, 0.4, 0.5], False)):
-        finding = ranking_validation.summarize(validated({"loss": loss}, agreement)).findings[0]
-        assert finding.count("best is") == (3 if has_best else 0)
-        assert finding.count(ranking_validation.NONE_ABOVE_0) == (0 if has_best else 3)
-        assert mean_sd(loss, ".2f") in finding
+@pytest.mark.parametrize(
+    ("scores", "is_above_0"),
+    [
+        ({"loss": [0.3, 0.4, 0.5]}, True),
+        ({"loss": [-0.3, 0.4, 0.5]}, False),
+        ({"loss": [-0.3, 0.4, 0.8], "dot": [0.19, 0.2, 0.21]}, True),  # another one than the highest
+    ],
+)
+def test_a_finding_says_whether_any_method_is_above_0(scores: dict[str, list[float]], is_above_0: bool) -> None:
+    finding = ranking_validation.summarize(validated(scores, [0.7, 0.8, 0.75])).findings[0]
+    assert finding.count(ranking_validation.NONE_ABOVE_0) == (0 if is_above_0 else 3)
+    assert mean_sd(scores["loss"], ".2f") in finding
 
 
 def edited(accuracy: dict[str, list[float]], cost: dict[str, float]) -> Measurements:

@@ -62,51 +62,27 @@ def test_the_time_left_is_that_of_the_units_not_yet_done(clock: Clock) -> None:
     assert progress.state().left == pytest.approx(160.0)
 
 
-def test_units_of_an_earlier_run_are_no_speed(clock: Clock) -> None:
+def test_the_speed_excludes_units_of_an_earlier_run(clock: Clock) -> None:
     progress = Progress()
     progress.stage("work", 100, done=40)
-    progress.skip(40)
+    NamedProgress(progress, "seed 0").skip(40)
     assert (progress.state().done, progress.state().left) == (80, None)
     clock.work(progress, 10, 60.0)
     assert progress.state().left == pytest.approx(60.0)
 
 
-@pytest.mark.parametrize("found", [0, 1, 8])
-def test_parts_that_were_found_are_no_speed(clock: Clock, found: int) -> None:
+@pytest.mark.parametrize("cached", [0, 1, 8])
+def test_the_speed_excludes_cached_parts(clock: Clock, cached: int) -> None:
     progress = Progress()
     progress.stage("repetitions", 10_000)
-    for _ in range(found):
-        SubProgress(progress, 1000).finish()
-    part = SubProgress(progress, 1000)
-    inner = SubProgress(NamedProgress(part, "seed 0"), 2)
-    part.stage("measurements", 4)
-    inner.finish()
-    inner = SubProgress(part, 2)
-    inner.stage("training", 1000)
-    clock.work(inner, 1000, 600.0)
-    inner.finish()
-    part.finish()
-    assert progress.state().done == 1000 * (found + 1)
-    assert progress.state().left == pytest.approx(1200.0 * (9 - found), rel=0.01)
-
-
-def test_a_part_that_resumes_counts_what_is_new(clock: Clock) -> None:
-    progress = Progress()
-    progress.stage("repetitions", 2000)
+    for _ in range(cached):
+        part = SubProgress(progress, 1000)
+        part.finish(is_cached=not part.has_begun)
     part = SubProgress(progress, 1000)
     part.stage("training", 600, done=300)
-    clock.work(part, 300, 30.0)
-    part.finish()
-    assert progress.state().done == 1000
-    assert progress.state().left == pytest.approx(60.0, rel=0.01)
-
-
-def test_a_part_of_stages_that_an_earlier_run_finished_is_no_speed(clock: Clock) -> None:
-    progress = Progress()
-    progress.stage("repetitions", 2000)
-    part = SubProgress(progress, 1000)
-    part.stage("retraining", 8)
-    part.skip(8)
-    part.finish()
-    clock.now += 5.0
-    assert (progress.state().done, progress.state().left) == (1000, None)
+    clock.work(part, 300, 300.0)
+    part.stage("scores", 2)
+    clock.work(part, 2, 300.0)
+    part.finish(is_cached=not part.has_begun)
+    assert progress.state().done == 1000 * (cached + 1)
+    assert progress.state().left == pytest.approx(600.0 * (9 - cached))
