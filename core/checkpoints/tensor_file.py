@@ -22,6 +22,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from core.runtime.errors import UserError
+from core.runtime.failed_downloads import HEAD_BYTES, check_download, check_downloaded_file
 
 _SAVE_ADVICE = "Save only the weights: torch.save(model.state_dict(), 'model.pt')."
 _MAX_PICKLE_BYTES = 4 << 20  # maximum size of the pickle of names and shapes; enough for about 28,000 tensors
@@ -70,11 +71,12 @@ def open_tensors(path: Path) -> TensorFile:
     """
     try:
         with path.open("rb") as stream:
-            header = stream.read(9)
+            header = stream.read(HEAD_BYTES)
     except FileNotFoundError as error:
         raise UserError(f"{path} does not exist.", "Check the path.") from error
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}.", "Choose a file of weights.") from error
+    check_download(path, header)
     if header[:4] == b"PK\x03\x04":
         return _read_state_dict(path)
     if header[8:9] == b"{" and int.from_bytes(header[:8], "little") < path.stat().st_size:
@@ -102,6 +104,7 @@ def read_safetensors(path: Path) -> TensorFile:
                 dtype = _SAFETENSORS_DTYPES.get(tensor.get_dtype(), tensor.get_dtype())
                 tensors[name] = TensorInfo(name, tuple(tensor.get_shape()), dtype)
     except (SafetensorError, OSError) as error:
+        check_downloaded_file(path)
         raise UserError(f"{path} is not a safetensors file: {error}.", "Restore the file or train again.") from error
     return TensorFile(path, "safetensors", tensors, load)
 

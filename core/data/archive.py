@@ -14,6 +14,7 @@ from typing import Any
 
 from core.data.decode import MAX_BYTES, UnreadableError
 from core.runtime.errors import UserError
+from core.runtime.failed_downloads import check_downloaded_file, describe_failed_download
 
 MAX_FILES = 5_000_000
 MAX_UNPACKED = 500_000_000_000  # maximum total size of an archive's files, in bytes
@@ -34,6 +35,8 @@ def open_tree(path: Path) -> Tree:
         return FolderTree(path)
     if stat.S_ISREG(mode) and zipfile.is_zipfile(path):  # opening a pipe could block forever
         return ZipTree(path)
+    if stat.S_ISREG(mode):
+        check_downloaded_file(path)
     raise UserError(f"{path} is neither a folder nor a zip archive.", "Unpack it, or repack it as a zip archive.")
 
 
@@ -120,7 +123,9 @@ class FolderTree:
             _check_size(file.stat().st_size, max_bytes)
             return file.read_bytes()
         except OSError as error:
-            raise UnreadableError(error.strerror or str(error)) from error
+            # git-annex links to content that may not have been downloaded.
+            link = describe_failed_download(os.fsencode(file.readlink())) if file.is_symlink() else ""
+            raise UnreadableError(link or error.strerror or str(error)) from error
 
     def stamp(self) -> Any:
         """Return the name, size and modification time of every file, as a JSON-serialisable value."""

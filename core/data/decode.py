@@ -9,6 +9,8 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from core.runtime.failed_downloads import describe_failed_download
+
 Raw = bytes | np.ndarray
 """An encoded image, or uint8 pixels ``(height, width)`` or ``(height, width, 3)``."""
 
@@ -95,7 +97,7 @@ def _open(raw: bytes) -> Image.Image:
     try:
         image = Image.open(io.BytesIO(raw), formats=FORMATS)
     except UnidentifiedImageError as error:
-        raise UnreadableError("not an image, despite its name") from error
+        raise UnreadableError(describe_failed_download(raw) or "not an image, despite its name") from error
     except Image.DecompressionBombError as error:
         raise UnreadableError(f"too large ({error})") from error
     except Exception as error:  # see decode

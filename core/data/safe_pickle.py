@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from core.runtime.errors import UserError
+from core.runtime.failed_downloads import HEAD_BYTES, check_download
 
 MAX_OPERATIONS = 5_000_000  # a list of a million names takes three million
 MAX_DEPTH = 32  # nested containers
@@ -79,6 +80,7 @@ def read_plain(path: Path) -> Any:
 
 def parse_plain(content: bytes | memoryview, name: str) -> Any:
     """Parse plain data as :func:`read_plain` does, from bytes in memory; errors call them ``name``."""
+    check_download(name, bytes(content[:HEAD_BYTES]))
     try:
         result = _Machine(memoryview(content)).run()
         _check(result)

@@ -19,6 +19,7 @@ import numpy as np
 import platformdirs
 
 from core.runtime.errors import TransientError, UserError
+from core.runtime.failed_downloads import check_downloaded_file
 
 HOME_VARIABLE = "TASKLENS_HOME"
 
@@ -149,6 +150,7 @@ def read_json(path: Path) -> Any:
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}.", "Check the path.") from error
     except (ValueError, RecursionError) as error:  # the latter for very deep nesting
+        check_downloaded_file(path)
         raise UserError(f"{path} is not valid JSON: {error}.", "Restore the file or create it again.") from error
 
 

@@ -14,6 +14,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 
 from core.runtime.errors import UserError
+from core.runtime.failed_downloads import HEAD_BYTES, check_download
 
 FORMATS = ("parquet", "csv", "json")
 TEXT = ("task_id", "role", "image_id", "class")
@@ -49,6 +50,7 @@ def parse_table(
     path: Path, content: bytes, what: str = "task list", text: Sequence[str] | None = TEXT
 ) -> pd.DataFrame | dict[str, Any]:
     """Parse the ``content`` of the file at ``path``; see :func:`read_table`."""
+    check_download(path.name, content[:HEAD_BYTES])
     with _errors_of(path):
         match path.suffix:
             case ".csv":

@@ -26,6 +26,7 @@ from core.data.listing import SPLITS, Listing, TargetFormat, make_table
 from core.data.readers.common import DOWNLOAD_AGAIN, SPLIT_WORDS, is_image
 from core.data.safe_pickle import parse_plain, read_plain
 from core.runtime.errors import UserError
+from core.runtime.failed_downloads import check_downloaded_file
 from core.runtime.progress import format_count
 
 SUPERCLASSES = {
@@ -196,6 +197,7 @@ def _read_python_files(path: Path) -> tuple[dict[str, Any], Any] | None:
 
 
 def _read_tar(path: Path) -> dict[str, Any]:
+    check_downloaded_file(path)
     contents: dict[str, Any] = {}
     try:
         with path.open("rb") as start:

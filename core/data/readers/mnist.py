@@ -15,6 +15,7 @@ from core.data.archive import FolderTree, file_stamp
 from core.data.listing import Listing, TargetFormat, make_table
 from core.data.readers.common import DOWNLOAD_AGAIN, ReadOptions, source_name
 from core.runtime.errors import UserError
+from core.runtime.failed_downloads import check_downloaded_file
 
 PARTS = {"train": "train", "test": "t10k"}
 """File name prefixes of each split."""
@@ -121,6 +122,7 @@ def _read_pair(split: str, images: Path, labels: Path) -> tuple[np.ndarray, np.n
 
 def _read_idx(path: Path, dimensions: int) -> tuple[np.ndarray, str]:
     """Return an array of bytes and the MD5 of the uncompressed file, checking the header before allocating memory."""
+    check_downloaded_file(path)
     size = path.stat().st_size
     is_gzip = path.suffix == ".gz"
     head_bytes = 4 * (1 + dimensions)
