@@ -21,7 +21,10 @@ MAX_UNPACKED = 500_000_000_000  # maximum total size of an archive's files, in b
 MAX_RATIO = 200  # maximum ratio of unpacked to archive size; images are already compressed
 _ALWAYS_ALLOWED = 200_000_000  # bytes that a small archive may unpack to at any ratio
 _MAX_SHOWN = 200  # characters of a name in an error
-_IGNORED = ("__MACOSX", "Thumbs.db", "desktop.ini")
+_SYSTEM_NAMES = {"__macosx", "thumbs.db", "ehthumbs.db", "desktop.ini", "@eadir", "#recycle", "#snapshot", "@tmp"} | {
+    *("$recycle.bin", "system volume information", "lost+found", "__pycache__")
+}
+"""Names, in lower case, of files and folders that operating systems and network drives create beside the user's."""
 
 
 def open_tree(path: Path) -> Tree:
@@ -72,9 +75,11 @@ class FolderTree:
     path: Path
 
     @cached_property
-    def _sizes_and_times(self) -> dict[str, tuple[int, int]]:
-        """Return the size and modification time of every file."""
+    def _scan(self) -> _Scan:
         found: dict[str, tuple[int, int]] = {}
+        hidden: list[str] = []
+        repeated: list[str] = []
+        links: list[str] = []
         # (whether the folder is reached by a link, its name with a trailing slash)
         folders: list[tuple[bool, str]] = [(False, "")]
         visited = set()
@@ -84,13 +89,15 @@ class FolderTree:
             try:
                 status = folder.stat()
                 if (status.st_dev, status.st_ino) in visited:
+                    repeated.append(prefix)
                     continue
                 visited.add((status.st_dev, status.st_ino))
                 with os.scandir(folder) as entries:
                     for entry in entries:
-                        if _is_ignored(entry.name):
-                            continue
                         name, is_link = prefix + entry.name, entry.is_symlink()
+                        if _is_hidden(entry.name):
+                            hidden.append(f"{name}/" if entry.is_dir(follow_symlinks=False) else name)
+                            continue
                         try:
                             target = entry.stat()
                         except OSError:
@@ -102,15 +109,42 @@ class FolderTree:
                             heapq.heappush(folders, (is_link, f"{name}/"))
                         elif stat.S_ISREG(target.st_mode):
                             found[name] = (target.st_size, target.st_mtime_ns)
+                            if is_link:
+                                links.append(name)
             except OSError as error:
                 what = f"{_shorten(str(folder))} cannot be read: {error.strerror}."
                 raise UserError(what, "Check its permissions, or move it elsewhere.") from error
-        return dict(sorted(found.items()))
+        return _Scan(dict(sorted(found.items())), sorted(hidden), sorted(repeated), sorted(links))
 
     @property
     def files(self) -> list[str]:
-        """Return the sorted names of all files except hidden ones and operating-system leftovers."""
-        return list(self._sizes_and_times)
+        """Return the sorted names of all files except hidden ones and those of operating systems."""
+        return list(self._scan.sizes_and_times)
+
+    @property
+    def hidden(self) -> list[str]:
+        """Return the sorted names of the hidden files, and of the hidden folders with a slash at the end."""
+        return self._scan.hidden
+
+    @property
+    def repeated_folders(self) -> list[str]:
+        """Return the sorted names, with a slash at the end, of links to folders that are listed elsewhere."""
+        return self._scan.repeated
+
+    @cached_property
+    def copies(self) -> dict[str, str]:
+        """Return, by the name of each symbolic link to a file that another name lists, that other name."""
+        if not self._scan.links:
+            return {}
+        links = set(self._scan.links)
+        root = os.path.realpath(self.path)
+        names = {os.path.join(root, name): name for name in self.files if name not in links}  # noqa: PTH118 - faster
+        copies = {}
+        for link in self._scan.links:
+            real = os.path.realpath(self.path / link)
+            if names.setdefault(real, link) != link:
+                copies[link] = names[real]
+        return copies
 
     def read(self, name: str, max_bytes: int = MAX_BYTES) -> bytes:
         """Return the content of a file.
@@ -129,11 +163,24 @@ class FolderTree:
 
     def stamp(self) -> Any:
         """Return the name, size and modification time of every file, as a JSON-serialisable value."""
-        return [[name, *size_and_time] for name, size_and_time in self._sizes_and_times.items()]
+        return [[name, *size_and_time] for name, size_and_time in self._scan.sizes_and_times.items()]
+
+
+@dataclass(frozen=True)
+class _Scan:
+    """What is in a folder: the size and modification time of every file by its name, and what is not listed."""
+
+    sizes_and_times: dict[str, tuple[int, int]]
+    hidden: list[str]
+    repeated: list[str]
+    links: list[str]
 
 
 class ZipTree:
     """A zip archive whose files form the tree.
+
+    Attributes:
+        hidden, repeated_folders, copies: As those of :class:`FolderTree`; an archive has no links.
 
     Raises:
         UserError: the archive is damaged, encrypted, compressed by a method other than deflate, contains a path outside
@@ -156,6 +203,7 @@ class ZipTree:
                 "An archive of images does not; if you trust it, unpack it yourself and use the folder.",
             )
         self._members: dict[str, zipfile.ZipInfo] = {}
+        hidden: set[str] = set()
         for info in members:
             name = info.filename.replace("\\", "/")
             parts = [part for part in name.split("/") if part not in ("", ".")]
@@ -172,17 +220,24 @@ class ZipTree:
                     f"{path.name} uses a compression method that cannot be read safely ({method}).",
                     "Repack it as an ordinary zip archive (deflate).",
                 )
-            if not parts or any(_is_ignored(part) for part in parts):
+            if not parts:
+                continue
+            depth = next((depth for depth, part in enumerate(parts, 1) if _is_hidden(part)), 0)
+            if depth:
+                hidden.add("/".join(parts[:depth]) + ("/" if depth < len(parts) else ""))
                 continue
             name = "/".join(parts)  # remove "./" and "//"
             if name in self._members:
                 raise UserError(f"{path.name} contains {_shorten(name)!r} twice.", "Repack it without the duplicate.")
             self._members[name] = info
         self._members = dict(sorted(self._members.items()))
+        self.hidden = sorted(hidden)
+        self.repeated_folders: list[str] = []
+        self.copies: dict[str, str] = {}
 
     @property
     def files(self) -> list[str]:
-        """Return the sorted names of all files except hidden ones and operating-system leftovers."""
+        """Return the sorted names of all files except hidden ones and those of operating systems."""
         return list(self._members)
 
     def read(self, name: str, max_bytes: int = MAX_BYTES) -> bytes:
@@ -214,5 +269,5 @@ def _shorten(name: str) -> str:
     return name if len(name) <= _MAX_SHOWN else f"{name[:_MAX_SHOWN]}..."
 
 
-def _is_ignored(name: str) -> bool:
-    return name.startswith(".") or name in _IGNORED
+def _is_hidden(name: str) -> bool:
+    return name.startswith(".") or name.lower() in _SYSTEM_NAMES

@@ -41,10 +41,25 @@ def test_large_files_are_not_read(tree: Tree) -> None:
         tree.read("b/2.png", max_bytes=10)
 
 
-def test_operating_system_leftovers_are_ignored(tmp_path: Path) -> None:
-    noise = [".DS_Store", "__MACOSX/a/1.png", "a/.hidden.png", "a/Thumbs.db", ".git/x.png"]
-    assert open_tree(write_files(tmp_path / "data", ["a/1.png", *noise])).files == ["a/1.png"]
-    assert open_tree(write_zip(tmp_path / "data.zip", ["a/1.png", *noise])).files == ["a/1.png"]
+def test_files_of_operating_systems_and_drives_are_hidden(tmp_path: Path) -> None:
+    files = [".DS_Store", "a/.hidden.png", "a/._1.png", "a/Thumbs.db", "desktop.INI"]
+    folders = ["__MACOSX/", ".git/", ".ipynb_checkpoints/", "a/@eaDir/", "a/.thumbnails/", "lost+found/", "#recycle/"]
+    names = ["a/1.png", *files, *(f"{folder}deep/1.png" for folder in folders)]
+    for tree in (open_tree(write_files(tmp_path / "data", names)), open_tree(write_zip(tmp_path / "data.zip", names))):
+        assert tree.files == ["a/1.png"]
+        assert tree.hidden == sorted([*files, *folders])
+
+
+def test_links_to_files_in_the_tree_are_copies(tmp_path: Path) -> None:
+    root = write_files(tmp_path / "data", ["a/1.png", "b/2.png"])
+    outside = write_files(tmp_path / "elsewhere", ["3.png"])
+    (root / "a/again.png").symlink_to("1.png")
+    (root / "b/absolute.png").symlink_to(root / "a/1.png")
+    for name in ("b/3.png", "b/4.png"):  # the same file outside
+        (root / name).symlink_to(outside / "3.png")
+    tree = FolderTree(root)
+    assert tree.files == ["a/1.png", "a/again.png", "b/2.png", "b/3.png", "b/4.png", "b/absolute.png"]
+    assert tree.copies == {"a/again.png": "a/1.png", "b/absolute.png": "a/1.png", "b/4.png": "b/3.png"}
 
 
 def test_the_stamp_changes_with_a_file(tmp_path: Path) -> None:
@@ -76,7 +91,9 @@ def test_linked_folder_is_listed_once(tmp_path: Path) -> None:
     for name in ("a", "b"):
         (tmp_path / "data" / name).symlink_to("z")
         (tmp_path / f"data/outside-{name}").symlink_to(write_files(tmp_path / "elsewhere", ["2.png"]))
-    assert FolderTree(tmp_path / "data").files == ["outside-a/2.png", "z/1.png"]
+    tree = FolderTree(tmp_path / "data")
+    assert tree.files == ["outside-a/2.png", "z/1.png"]
+    assert tree.repeated_folders == ["a/", "b/", "outside-b/"]
 
 
 def test_pipes_sockets_and_devices_are_ignored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
