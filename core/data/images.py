@@ -29,6 +29,8 @@ class ImageSet:
         ids: ``(n,)`` strings; an id names the same image in every session and on every machine.
         splits: ``(n,)`` strings, ``train``, ``val`` or ``test``, of the data set's own split; None if it has none.
         groups: ``(n,)`` strings; images of one group (one writer, one patient) belong on the same side of any split.
+        positions: ``(n,)`` int64 positions in torchvision's ``ImageFolder`` (with split folders, in those of train, val
+            and test, concatenated), -1 where it does not list the file; None if the images are in no class folders.
         known_hash: Value of :attr:`hash` if it was computed when the images were stored.
 
     Raises:
@@ -42,6 +44,7 @@ class ImageSet:
     ids: np.ndarray
     splits: np.ndarray | None = None
     groups: np.ndarray | None = None
+    positions: np.ndarray | None = None
     known_hash: str = ""
 
     def __post_init__(self) -> None:
@@ -51,7 +54,7 @@ class ImageSet:
                 f"{self.name}: images must be uint8 of shape (n, height, width, 1 or 3), "
                 f"not {self.images.dtype} of shape {self.images.shape}."
             )
-        for field in ("labels", "ids", "splits", "groups"):
+        for field in ("labels", "ids", "splits", "groups", "positions"):
             column = getattr(self, field)
             if column is not None and column.shape != (n,):
                 raise UserError(f"{self.name}: {n} images, but {len(column)} {field}.")

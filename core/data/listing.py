@@ -40,7 +40,8 @@ class Listing:
     Attributes:
         name: Default name of the image set.
         table: One row per image, in the order of the image set; text columns id (unique), class, split (``train``,
-            ``val``, ``test``; ``""``: none) and group (``""``: none), and turn (counter-clockwise quarter turns).
+            ``val``, ``test``; ``""``: none) and group (``""``: none), and turn (counter-clockwise quarter turns). If
+            the images are in class folders, also position (:attr:`core.data.images.ImageSet.positions`).
         read: Returns the encoded bytes, or the pixels, of the image in the table row at a position. Called from several
             threads. Raises :class:`core.data.decode.UnreadableError`.
         stamp: JSON-serialisable; changes when the files change (names, sizes, modification times).

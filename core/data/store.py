@@ -3,7 +3,8 @@
 An image set is a folder ``<home>/library/images/<key>/``, named by its content:
 
 - ``pixels.npy``: ``(n, height, width, channels)`` uint8; ``numpy.load(..., mmap_mode="r")`` opens it.
-- ``images.parquet``: one row per image: id, class, split, group.
+- ``images.parquet``: one row per image: id, class, split, group; if the images were in class folders also position, of
+  the file in torchvision's ``ImageFolder``.
 - ``images.json``: names given by users, shape, hash, source, and the images that could not be read.
 
 While images are decoded, the same files are in ``.<stamp>/``, so an interrupted import can resume.
@@ -125,11 +126,12 @@ def open_stored(stored: StoredImages) -> ImageSet:
     Raises:
         UserError: a file is missing or damaged.
     """
-    return _open(stored.folder, stored.name)
+    table = stored.folder / TABLE
+    return _open(stored.folder, stored.name, table.stat().st_mtime_ns if table.exists() else 0)
 
 
 @lru_cache(maxsize=8)
-def _open(folder: Path, name: str) -> ImageSet:
+def _open(folder: Path, name: str, changed: int) -> ImageSet:
     try:
         pixels = np.load(folder / PIXELS, mmap_mode="r", allow_pickle=False)
         table = pd.read_parquet(folder / TABLE)
@@ -139,7 +141,8 @@ def _open(folder: Path, name: str) -> ImageSet:
     labels, names = encode_labels(table)
     ids, split, group = (table[column].to_numpy(dtype=object) for column in ("id", "split", "group"))
     splits, groups = (values if (values != "").any() else None for values in (split, group))
-    return ImageSet(name, pixels, labels, names, ids, splits, groups, hash)
+    positions = table["position"].to_numpy(np.int64) if "position" in table else None
+    return ImageSet(name, pixels, labels, names, ids, splits, groups, positions, hash)
 
 
 def resolve_format(listing: Listing, requested: TargetFormat) -> ImageSpec:
@@ -207,6 +210,7 @@ def store_images(
         if stamp in stored.stamps and (
             not stored.unreadable or (skip_unreadable and not _is_readable_again(stored, listing, spec))
         ):
+            _update_positions(stored.folder, listing)
             return _add_name(stored, name, stamp)
     partial = images_home() / f".{stamp[:16]}"
     with disk_errors(partial):
@@ -318,7 +322,7 @@ def _finish(
     stamp: str,
     story: dict[str, Any],
 ) -> StoredImages:
-    table = listing.table.drop(index=[*bad], columns="turn").reset_index(drop=True)
+    table = _stored_table(listing).drop(index=[*bad]).reset_index(drop=True)
     if table.empty:
         raise UserError(f"{listing.name}: none of the images can be read.", f"See {partial / _UNREADABLE}.")
     if lost := sorted(set(listing.table["class"]) - set(table["class"])):
@@ -330,6 +334,7 @@ def _finish(
     folder = images_home() / content_hash(hash, table["split"].tolist(), table["group"].tolist())[:16]
     if any(stored.folder == folder for stored in stored_image_sets()):
         shutil.rmtree(partial)
+        _update_positions(folder, listing)
         return _add_name(_read_stored(folder), name, stamp)
     shutil.rmtree(folder, ignore_errors=True)  # left from a damaged description
     with replacing(partial / TABLE) as temporary:
@@ -352,6 +357,27 @@ def _finish(
     partial.rename(folder)
     (folder / "lock").unlink(missing_ok=True)
     return _read_stored(folder)
+
+
+def _stored_table(listing: Listing) -> pd.DataFrame:
+    """Return the columns to store: no rotations, and no positions if any image is a rotated copy, which is no file."""
+    has_copies = bool((listing.table["turn"] != 0).any())
+    return listing.table.drop(columns=["turn", *({"position"} & {*listing.table} if has_copies else ())])
+
+
+def _update_positions(folder: Path, listing: Listing) -> None:
+    """Store the positions of a listing of the same images: those of files beside them may have been added since."""
+    new = _stored_table(listing)
+    if "position" not in new:
+        return
+    try:
+        table = pd.read_parquet(folder / TABLE)
+    except (OSError, ValueError):  # damaged, which opening it reports
+        return
+    positions = table["id"].map(new.set_index("id")["position"]).to_numpy(np.int64)
+    if "position" not in table or (table["position"] != positions).any():
+        with replacing(folder / TABLE) as temporary:
+            table.assign(position=positions).to_parquet(temporary, index=False)
 
 
 def _add_name(stored: StoredImages, name: str, stamp: str) -> StoredImages:

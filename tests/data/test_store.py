@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -94,6 +95,50 @@ def test_pixels_and_table_open_with_public_tools() -> None:
     folder = store_images(a_listing(ten())).folder
     assert np.load(folder / "pixels.npy").shape == (10, 5, 6, 1)
     assert list(pd.read_parquet(folder / "images.parquet").columns) == ["id", "class", "split", "group"]
+
+
+def positions_of(*positions: int, **changes: object) -> Listing:
+    """Return a listing of as many images with these positions in ImageFolder."""
+    listing = a_listing([picture(10 * value) for value in range(len(positions))], **changes)
+    return replace(listing, table=listing.table.assign(position=positions))
+
+
+def test_positions_are_stored_beside_the_content() -> None:
+    plain = open_stored(store_images(a_listing(ten()[:3])))
+    assert plain.positions is None
+    stored = store_images(positions_of(0, 2, -1))
+    opened = open_stored(stored)
+    assert opened.positions is not None
+    assert opened.positions.tolist() == [0, 2, -1]
+    assert opened.hash == plain.hash, "positions are no part of the content"
+    assert load_images("mine", plain.hash) is opened
+    assert len(stored_image_sets()) == 1, "the set of an earlier version got the positions"
+
+
+def test_positions_follow_the_files_beside_the_images() -> None:
+    first = open_stored(store_images(positions_of(0, 1, 2)))
+    second = open_stored(store_images(positions_of(1, 2, 3)))  # a hidden image was added
+    touched = open_stored(store_images(positions_of(4, 5, 6, stamp="v2")))
+    assert [one.positions.tolist() for one in (first, second, touched)] == [[0, 1, 2], [1, 2, 3], [4, 5, 6]]  # type: ignore[union-attr]
+    without = open_stored(store_images(a_listing(ten()[:3])))
+    assert without is touched, "a format without positions leaves them"
+
+
+def test_positions_of_skipped_images_are_gaps() -> None:
+    listing = a_listing([picture(0), None, picture(20), picture(30), picture(40)])
+    listing = replace(listing, table=listing.table.assign(position=[3, 4, 5, -1, 6]))
+    stored = open_stored(store_images(listing, skip_unreadable=True))
+    assert stored.positions is not None
+    assert dict(zip(stored.ids, stored.positions.tolist(), strict=True)) == {
+        "000.png": 3,
+        "002.png": 5,
+        "003.png": -1,
+        "004.png": 6,
+    }
+
+
+def test_rotated_copies_have_no_positions() -> None:
+    assert open_stored(store_images(with_rotations(positions_of(0, 1, 2)))).positions is None
 
 
 def test_the_same_files_are_decoded_once() -> None:
