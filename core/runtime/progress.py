@@ -6,6 +6,7 @@ import json
 import os
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TextIO
@@ -106,6 +107,12 @@ def format_duration(seconds: float) -> str:
         return f"{minutes} min {rest} s" if rest else f"{minutes} min"
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes} min"
+
+
+def format_names(names: Sequence[str], limit: int = 3) -> str:
+    """Return text like ``'a', 'b', 'c' and 4 more``; long names are truncated."""
+    shown = ", ".join(repr(name if len(name) <= 80 else name[:77] + "...") for name in names[:limit])
+    return shown if len(names) <= limit else f"{shown} and {len(names) - limit:,} more"
 
 
 def format_count(count: int, singular: str, plural: str = "") -> str:
