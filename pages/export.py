@@ -6,7 +6,7 @@ from pathlib import Path
 
 import streamlit as st
 
-from core.actions.export import FILES, export
+from core.actions.export import FILES, export, export_notes
 from core.decisions.causes import causes_text
 from core.decisions.export_tables import removal_counts
 from core.tasks.changes import Changes
@@ -95,6 +95,8 @@ def _write(
         st.caption("Choose at least one format.")
     elif at := written_at(context, folder, tasks, removal, formats, model):
         st.success(f"Written to {plain(folder)} ({at})")
+        for note in export_notes(folder):
+            st.caption(plain(note))
         _downloads(context, folder)
     elif (folder / "export.json").exists():
         st.caption(f"{plain(folder)} contains an earlier export with other choices. Writing the export replaces it.")

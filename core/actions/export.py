@@ -13,7 +13,7 @@ from core.decisions.export_tables import corrected_labels, removed_items
 from core.decisions.table import escape_formulas
 from core.runtime.clock import timestamp
 from core.runtime.errors import UserError
-from core.runtime.files import check_export_folder, replacing_folder, write_json
+from core.runtime.files import check_export_folder, read_json, replacing_folder, write_json
 from core.tasks.changes import cleaned
 from core.tasks.exchange import LIBRARIES, write_foreign
 from core.tasks.tasklist import FORMATS, write_tasks
@@ -42,12 +42,13 @@ def export(
     Args:
         formats: Of the task list: keys of :data:`FILES`.
         drop_rows: Take removed rows out of the table instead of giving them weight 0. Lists for other libraries never
-            hold removed rows.
+            hold removed rows, nor those of images that torchvision's ImageFolder does not list.
         edited: A run of :func:`core.actions.edit.edit`.
 
     Raises:
         UserError: a format is unknown, nothing would be left, a list for another library cannot do without the
-            removed rows, or ``out`` holds something else or cannot be written; an earlier export is then unchanged.
+            removed rows or those of images without a position, or ``out`` holds something else or cannot be written; an
+            earlier export is then unchanged.
     """
     for name in formats:
         if name not in FILES:
@@ -70,10 +71,11 @@ def export(
         "tasks": {"before": len(project.tasks.train), "after": len(tasks)},
         "edited_model": edited.id if edited else None,
     }
+    notes: dict[str, None] = {}
     with replacing_folder(out, _EXPORT_NAMES) as folder:
         for name in formats:
             if name in LIBRARIES:
-                write_foreign(tasks, project.images, name, folder / FILES[name])
+                notes |= dict.fromkeys(write_foreign(tasks, project.images, name, folder / FILES[name]))
             else:
                 write_tasks(tasks, folder / FILES[name])
         escape_formulas(removed_items(workspace.decisions)).to_csv(folder / "removed.csv", index=False)
@@ -83,5 +85,10 @@ def export(
         if edited is not None:
             shutil.copytree(edited.folder / "model", folder / "model")
             write_state(load_model(folder / "model"), folder / "model")
-        write_json(folder / "export.json", record)
+        write_json(folder / "export.json", {**record, "notes": list(notes)})
     return out
+
+
+def export_notes(out: Path) -> list[str]:
+    """Return sentences on an export for the user: whose positions its task lists contain, and what they leave out."""
+    return list(read_json(out / "export.json").get("notes", ()))  # earlier versions wrote none

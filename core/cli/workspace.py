@@ -325,11 +325,16 @@ def export(
 ) -> None:
     """Export the cleaned tasks and an edited model.
 
-    Also exports the removed items with reasons; prints the folder.
+    Also exports the removed items with reasons; prints the folder. Says whose positions the lists for other libraries
+    contain, and which images they leave out.
     """
     from core.actions.export import export as export_workspace
+    from core.actions.export import export_notes
 
     opened = open_workspace(workspace)
     edited = opened.runs.get(model) if model else None
     folder = out or opened.folder / "exports" / "cleaned"
-    print(export_workspace(opened, folder, formats=tuple(formats.split(",")), drop_rows=drop_rows, edited=edited))
+    written = export_workspace(opened, folder, formats=tuple(formats.split(",")), drop_rows=drop_rows, edited=edited)
+    for note in export_notes(written):
+        message(note)
+    print(written)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 
 from core.data.images import ImageSet
-from core.data.listing import SPLITS
 
 IMAGE_FOLDER, IMAGE_SET = "imagefolder", "image-set"
 """Whose positions are meant: torchvision's ``ImageFolder``, or the image set."""
@@ -35,6 +34,4 @@ def numbering_text(images: ImageSet, whose: str) -> str:
         return f"the image set {images.name}"
     if images.splits is None:
         return "torchvision's ImageFolder"
-    folders = [split for split in SPLITS if (images.splits == split).any()]
-    joined = ", concatenated" if len(folders) > 1 else ""
-    return f"torchvision's ImageFolder of {', '.join(folders)}{joined}"
+    return "torchvision's ImageFolder, or of several split folders: those of train, val and test, concatenated"

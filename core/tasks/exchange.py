@@ -1,12 +1,14 @@
 """Write task lists for learn2learn, torchmeta and easyfsl, and read them back as the same tasks.
 
-A file is JSON: ``{"format": "tasklens/LIBRARY-tasks/1", "image_set": NAME, "tasks": [...]}``, with one task per line.
-The type of a file is determined by ``format``, never by its name.
+A file is JSON: ``{"format": "tasklens/LIBRARY-tasks/1", "image_set": NAME, "positions": WHOSE, "left_out": [IMAGE_ID],
+"tasks": [...]}``, with one task per line. The type of a file is determined by ``format``, never by its name.
 
 None of these libraries has a task file format, so a task is the smallest object that the library's own classes accept
 unchanged: fields are named after the arguments and attributes that they become (``docs/exchange.md``). Images are
-identified by position; their ids are stored to check that the data set is the same. Labels are those of the rows, which
-may differ from the classes of the images.
+identified by position; their ids are stored to check that the data set is the same. ``positions`` says whose positions
+they are (:mod:`core.data.numbering`): for class folders those of ``ImageFolder``, as the other library will load them.
+Rows of images that ``ImageFolder`` does not list are left out. Labels are those of the rows, which may differ from the
+classes of the images.
 """
 
 from __future__ import annotations
@@ -21,8 +23,10 @@ import pandas as pd
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from core.data import ImageSet
+from core.data.numbering import IMAGE_FOLDER, IMAGE_SET, numbering, numbering_text, positions_in
 from core.runtime.errors import UserError
 from core.runtime.files import write_text_atomically
+from core.runtime.progress import format_count
 from core.tasks.changes import Changes, cleaned
 from core.tasks.tasklist import COLUMNS, TaskList, from_rows
 
@@ -30,7 +34,7 @@ from core.tasks.tasklist import COLUMNS, TaskList, from_rows
 class Row(NamedTuple):
     """One image in one role of a task."""
 
-    position: int  # of the image in the image set
+    position: int  # of the image, in what the file says
     image_id: str
     label: int
     name: str = ""  # of the row in errors
@@ -123,7 +127,7 @@ class TorchmetaTask(_Task):
 class EasyfslTask(_Task):
     """A task for easyfsl: the five outputs of ``TaskSampler.episodic_collate_fn``, with positions instead of images.
 
-    ``true_class_ids[label]`` is the number of a class in the image set.
+    ``true_class_ids[label]`` is the number of a class in the image set, whose classes are sorted by name.
     """
 
     support_images: list[int]
@@ -165,14 +169,23 @@ Task = Learn2LearnTask | TorchmetaTask | EasyfslTask
 FORMS: dict[str, type[Task]] = {"learn2learn": Learn2LearnTask, "torchmeta": TorchmetaTask, "easyfsl": EasyfslTask}
 LIBRARIES = tuple(FORMS)
 _FORMAT_OF = {library: f"tasklens/{library}-tasks/1" for library in LIBRARIES}
+_UNLISTED_FIX = (
+    "Convert such images to PNG and import the folder again, or export parquet, csv or json, which name images by id."
+)
 _LIBRARY_OF = {value: library for library, value in _FORMAT_OF.items()}
 
 
-def write_foreign(tasks: TaskList, images: ImageSet, library: str, path: Path) -> None:
+def write_foreign(tasks: TaskList, images: ImageSet, library: str, path: Path) -> tuple[str, ...]:
     """Write ``tasks`` for ``library``, without rows of weight 0; the order and labels of the other rows are preserved.
 
+    For images in class folders, positions are those in ``ImageFolder``. Rows of images that it does not list are left
+    out, and tasks whose query images it does not list.
+
     Args:
-        images: The set whose order the positions in the file refer to.
+        images: The set whose positions the file contains.
+
+    Returns:
+        Sentences for the user: whose positions they are, and what was left out.
 
     Raises:
         UserError: the library is unknown, a weight is neither 0 nor 1, a class of a task would lose all support, or
@@ -182,18 +195,63 @@ def write_foreign(tasks: TaskList, images: ImageSet, library: str, path: Path) -
         raise UserError(f"There is no format {library!r}.", f"Use {', '.join(LIBRARIES)}.")
     _check_weights(tasks, library)
     checked = from_rows(tasks.rows, source="the task list", images=images)
+    active = cleaned(checked, Changes(), drop_rows=True)
+    whose = numbering(images)
+    positions = positions_in(images, whose)
+    listed, left_out, notes = _listed(active, images, positions)
+    notes = (f"Positions are those of {numbering_text(images, whose)}.", *notes)
     lines = []
-    for task_id, rows in cleaned(checked, Changes(), drop_rows=True).rows.groupby("task_id", sort=False):
+    for task_id, rows in listed.groupby("task_id", sort=False):
         classes = [name for _, name in sorted(set(zip(rows["label"], rows["class"], strict=True)))]
         support, query = (
-            [Row(images.index[i], i, n) for i, n in zip(part["image_id"], part["label"].tolist(), strict=True)]
+            [
+                Row(int(positions[images.index[image_id]]), image_id, label)
+                for image_id, label in zip(part["image_id"], part["label"].tolist(), strict=True)
+            ]
             for part in (rows[rows["role"] == "support"], rows[rows["role"] == "query"])
         )
         task = FORMS[library].of(str(task_id), classes, support, query, images)
         lines.append(json.dumps(task.model_dump(), ensure_ascii=False))
+    fields = {"format": _FORMAT_OF[library], "image_set": images.name, "positions": whose, "left_out": left_out}
+    head = ", ".join(f"{json.dumps(name)}: {json.dumps(value)}" for name, value in fields.items())
     joined = ",\n".join(lines)
-    head = f'"format": "{_FORMAT_OF[library]}", "image_set": {json.dumps(images.name)}'
     write_text_atomically(path, f'{{{head}, "tasks": [\n{joined}\n]}}\n')
+    return notes
+
+
+def _listed(
+    tasks: TaskList, images: ImageSet, positions: np.ndarray
+) -> tuple[pd.DataFrame, list[str], tuple[str, ...]]:
+    """Return the rows of images that have a position, the ids of the other images, and sentences on them.
+
+    Raises:
+        UserError: a class of a task would lose all support, or no task would remain.
+    """
+    rows = tasks.rows
+    is_listed = np.array([positions[images.index[image_id]] >= 0 for image_id in rows["image_id"]], bool)
+    if is_listed.all():
+        return rows, [], ()
+    left_out = list(dict.fromkeys(rows["image_id"][~is_listed]))
+    kept = rows[is_listed]
+    kept = kept[kept["task_id"].isin(kept["task_id"][kept["role"] == "query"])]
+    tasks_kept = list(dict.fromkeys(kept["task_id"]))
+    have = pd.MultiIndex.from_frame(kept[kept["role"] == "support"][["task_id", "label"]])
+    need = rows[(rows["role"] == "support") & rows["task_id"].isin(tasks_kept)]
+    lost = need[~pd.MultiIndex.from_frame(need[["task_id", "label"]]).isin(have)]
+    if not tasks_kept or len(lost):
+        row = lost.iloc[0] if len(lost) else rows[~is_listed].iloc[0]
+        raise UserError(
+            f"Task {row['task_id']!r} needs the image {row['image_id']!r}, which has no position in torchvision's "
+            f"ImageFolder, because that does not list it.",
+            _UNLISTED_FIX,
+        )
+    dropped = len(set(rows["task_id"])) - len(tasks_kept)
+    also = f", and with them {format_count(dropped, 'task')} without query images" if dropped else ""
+    note = (
+        f"Left out: {format_count(len(rows) - len(kept), 'row')} of {format_count(len(left_out), 'image')} that "
+        f"torchvision's ImageFolder does not list, such as {left_out[0]}{also}. {_UNLISTED_FIX}"
+    )
+    return kept, left_out, (note,)
 
 
 def from_foreign(document: dict[str, Any], *, source: str, images: ImageSet | None) -> TaskList:
@@ -217,9 +275,14 @@ def from_foreign(document: dict[str, Any], *, source: str, images: ImageSet | No
         raise UserError(
             f"{source} is a task list for {library}, which refers to images by position.", "Specify its images too."
         )
+    whose = document.get("positions", IMAGE_SET)  # earlier versions wrote no other
+    if whose not in (IMAGE_FOLDER, IMAGE_SET):
+        raise UserError(f"{source}: positions is {whose!r}.", f"Use {IMAGE_FOLDER!r} or {IMAGE_SET!r}.")
     entries = document.get("tasks")
     if not isinstance(entries, list):
         raise UserError(f"{source}: tasks is not a list.", "Write the file again.")
+    at = _ids_by_position(images, whose)
+    place = f"{images.name} in torchvision's ImageFolder" if whose == IMAGE_FOLDER else images.name
     seen: set[str] = set()
     table: list[tuple[str, str, str, int, str]] = []
     names: list[str] = []
@@ -235,7 +298,7 @@ def from_foreign(document: dict[str, Any], *, source: str, images: ImageSet | No
         if task.task_id in seen:
             raise UserError(f"{source}: the task {task.task_id!r} occurs twice.", "Give every task a unique id.")
         seen.add(task.task_id)
-        _check(where, len(task.classes), support, query, images)
+        _check(where, len(task.classes), support, query, at, place)
         for role, rows in (("support", support), ("query", query)):
             table += [(task.task_id, role, row.image_id, row.label, task.classes[row.label]) for row in rows]
             names += [f"task {task.task_id!r}, {row.name}" for row in rows]
@@ -254,24 +317,37 @@ def _check_weights(tasks: TaskList, library: str) -> None:
         )
 
 
-def _check(task: str, ways: int, support: list[Row], query: list[Row], images: ImageSet) -> None:
-    """Check that positions and ids match the image set and labels the classes; ``from_rows`` checks everything else."""
+def _ids_by_position(images: ImageSet, whose: str) -> dict[int, str] | None:
+    """Return the image id at every position; None if the image set does not know these positions."""
+    if whose == IMAGE_FOLDER and images.positions is None:
+        return None
+    pairs = zip(positions_in(images, whose).tolist(), images.ids, strict=True)
+    return {position: str(image_id) for position, image_id in pairs if position >= 0}
+
+
+def _check(task: str, ways: int, support: list[Row], query: list[Row], at: dict[int, str] | None, place: str) -> None:
+    """Check that positions and ids agree and labels match the classes; ``from_rows`` checks everything else.
+
+    Args:
+        at: The image id at every position; None if only the ids can be checked.
+        place: Where the positions are, for errors.
+    """
     for row in [*support, *query]:
         where = f"{task}, {row.name}"
         if not 0 <= row.label < ways:
             raise UserError(
                 f"{where}: label {row.label} is not below {ways}, the number of classes.", "Labels count from 0."
             )
-        if not 0 <= row.position < len(images):
+        if row.position < 0 or (at is not None and row.position not in at):
             raise UserError(
-                f"{where}: position {row.position} is not in the image set {images.name}, which has {len(images)}.",
+                f"{where}: position {row.position} is not that of an image of {place}.",
                 "Load the images that the file was written for.",
             )
-        if (image_id := str(images.ids[row.position])) != row.image_id:
+        if at is not None and (image_id := at[row.position]) != row.image_id:
             raise UserError(
-                f"{where}: position {row.position} of {images.name} is image {image_id!r}, "
+                f"{where}: position {row.position} of {place} is image {image_id!r}, "
                 f"but the file names {row.image_id!r}.",
-                "Load the images that the file was written for, in the same order.",
+                "Load the images that the file was written for, in the same order, or write the file again.",
             )
     if missing := set(range(ways)) - {row.label for row in support}:
         raise UserError(

@@ -10,10 +10,11 @@ import pandas as pd
 import pytest
 
 from core.actions import export as module
-from core.actions.export import export
+from core.actions.export import export, export_notes
 from core.decisions.log import Decision
 from core.runtime.errors import UserError
-from core.runtime.files import read_json
+from core.runtime.files import read_json, write_json
+from core.tasks.exchange import LIBRARIES
 from core.workspace.workspace import Workspace
 from tests.actions.reviewed import small_workspace, some_items
 from tests.actions.test_decisions_io import Logged
@@ -48,6 +49,16 @@ def test_conflicts_are_neither_removed_nor_relabelled(workspace: Workspace, tmp_
     assert relabelled[["image_id", "corrected"]].to_numpy().tolist() == [[c, "0"]]
     about = read_json(out / "export.json")
     assert (about["removed"]["images"], about["relabelled"]["images"]) == (1, 1)
+
+
+def test_notes_say_whose_positions_lists_for_other_libraries_contain(problem: Workspace, tmp_path: Path) -> None:
+    (note,) = export_notes(export(problem, tmp_path / "out", formats=("csv", *LIBRARIES)))
+    assert "image set mnist5k" in note
+    assert export_notes(export(problem, tmp_path / "out", formats=("csv",))) == []
+    about = read_json(tmp_path / "out" / "export.json")
+    del about["notes"]
+    write_json(tmp_path / "out" / "export.json", about)
+    assert export_notes(tmp_path / "out") == [], "an export of an earlier version has none"
 
 
 @pytest.mark.parametrize("fault", [errno.ENOSPC, errno.EACCES])

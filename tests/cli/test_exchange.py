@@ -7,6 +7,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from core.actions.export import export_notes
 from core.workspace.workspace import Workspace
 from tests.actions.reviewed import small_workspace, some_items
 from tests.cli.shell import Shell
@@ -41,6 +42,13 @@ def test_import_export_and_report(shell: Shell, tmp_path: Path) -> None:
     assert len(again) == 1
     assert again[0].startswith("2 decisions")
     assert len(workspace.decisions.history()) == 2, "decisions in the log are not written again"
+
+
+def test_export_says_whose_positions_it_writes(shell: Shell) -> None:
+    done = shell.done("export", "-w", "small", "--formats", "learn2learn")
+    assert len(done.out) == 1
+    assert all(note in done.err for note in export_notes(done.path))
+    assert "positions" not in shell.done("export", "-w", "small").err.lower()
 
 
 def test_invalid_input_names_the_value(shell: Shell, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import re
 import sys
 import tempfile
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -23,8 +23,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 from torch.utils.data import Dataset, default_collate
+from torchvision.datasets import ImageFolder
 
 from core.data import ImageSet
+from core.data.numbering import IMAGE_FOLDER, IMAGE_SET
+from core.data.readers.imagefolder import imagefolder_positions
 from core.runtime.errors import UserError
 from core.tasks.changes import Changes, cleaned
 from core.tasks.exchange import LIBRARIES, write_foreign
@@ -204,7 +207,15 @@ def sets_and_tasks(draw: st.DrawFn) -> tuple[ImageSet, TaskList]:
     classes = draw(st.lists(names, min_size=3, max_size=4, unique=True))
     labels = np.array([draw(st.integers(0, len(classes) - 1)) for _ in ids])
     blank = np.zeros((len(ids), 1, 1, 1), np.uint8)
-    images = ImageSet("odd", blank, labels, tuple(classes), np.array(ids, dtype=object))
+    positions = draw(st.none() | st.lists(st.integers(0, 99), min_size=len(ids), max_size=len(ids), unique=True))
+    images = ImageSet(
+        "odd",
+        blank,
+        labels,
+        tuple(classes),
+        np.array(ids, dtype=object),
+        positions=None if positions is None else np.array(positions),
+    )
     ways = draw(st.integers(1, 3))
     tables: list[dict[str, Any]] = []
     for task_id in draw(st.lists(names.filter(str.strip), min_size=1, max_size=3, unique=True)):
@@ -275,6 +286,142 @@ def test_other_class_numbers_are_rejected_if_the_file_has_any(tmp_path: Path) ->
         read_tasks(written("easyfsl", tmp_path / "tasks.json"), renamed)
 
 
+# Positions in ImageFolder.
+
+COLUMNS = [("indices", "image_ids"), ("support_images", "support_image_ids"), ("query_images", "query_image_ids")]
+
+
+def named(document: dict[str, Any]) -> Iterator[tuple[int, str]]:
+    """Return the position and the image id of every row of a file."""
+    for task in document["tasks"]:
+        for part in (task, task.get("train", {}), task.get("test", {})):
+            for positions, ids in COLUMNS:
+                yield from zip(part.get(positions, ()), part.get(ids, ()), strict=True)
+
+
+def in_folders(root: Path, odd: Sequence[str] = (), hidden: Sequence[str] = ()) -> ImageSet:
+    """Return a set of 3 classes of 6 images in class folders, of which ``odd`` are of other formats."""
+    ids = [f"{name}/{number}.png" for name in "abc" for number in range(6)]
+    ids = [name.replace(".png", ".gif") if name.replace(".png", ".gif") in odd else name for name in ids]
+    for name in [*ids, *hidden]:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).touch()
+    labels = np.repeat(np.arange(3), 6)
+    pixels = np.arange(18, dtype=np.uint8).reshape(18, 1, 1, 1)
+    positions = imagefolder_positions(root, [""], ids)
+    return ImageSet("mine", pixels, labels, ("a", "b", "c"), np.array(ids, dtype=object), positions=positions)
+
+
+def of_images(images: ImageSet, shots: int = 1, queries: int = 1, count: int = 2) -> TaskList:
+    """Return tasks of all classes that use the images of each in turn."""
+    rows = [
+        (f"t{task}", role, f"{images.ids[label * 6 + (task * (shots + queries) + number) % 6]}", label, name, 1.0)
+        for task in range(count)
+        for label, name in enumerate(images.class_names)
+        for number in range(shots + queries)
+        for role in ["support" if number < shots else "query"]
+    ]
+    columns = ["task_id", "role", "image_id", "label", "class", "weight"]
+    return from_rows(pd.DataFrame(rows, columns=columns), source="mine", images=images)
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+@pytest.mark.parametrize(
+    ("odd", "hidden"),
+    [
+        ((), ()),
+        (("a/5.gif",), ()),
+        ((), (".cache/0.png", "a/.0.jpg", "a/._1.png")),
+        ((), ("b/deep/0.bmp", "@eaDir/0.jpg", "b/mask.tiff")),
+        (("a/4.gif", "b/5.gif"), ("a/z.gif", "a/0.txt", "loose.png", "c/.x/0.webp")),
+    ],
+)
+def test_positions_of_class_folders_are_those_of_imagefolder(
+    library: str, odd: Sequence[str], hidden: Sequence[str], tmp_path: Path
+) -> None:
+    images = in_folders(tmp_path / "mine", odd, hidden)
+    tasks = of_images(images)
+    path = tmp_path / "tasks.json"
+    (note,) = write_foreign(tasks, images, library, path)
+    assert "ImageFolder" in note
+    theirs = ImageFolder(str(tmp_path / "mine"), allow_empty=True).samples
+    document = json.loads(path.read_text())
+    assert (document["positions"], document["left_out"]) == (IMAGE_FOLDER, [])
+    pairs = list(named(document))
+    assert len(pairs) == len(tasks.rows)
+    assert [Path(theirs[position][0]).relative_to(tmp_path / "mine").as_posix() for position, _ in pairs] == [
+        image_id for _, image_id in pairs
+    ]
+    assert read_tasks(path, images).hash == tasks.hash
+    unknown = replace(images, name="not known", positions=None)
+    path = path.rename(tmp_path / "ids.json")  # what was read once is remembered by name and content
+    assert read_tasks(path, unknown).hash == tasks.hash
+    moved = replace(images, positions=images.positions + 1)  # type: ignore[operator]
+    with pytest.raises(UserError, match=r"task 't0', (train |support )?row 1: position"):
+        read_tasks(path.rename(tmp_path / "moved.json"), moved)
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+def test_rows_that_imagefolder_does_not_list_are_left_out(library: str, tmp_path: Path) -> None:
+    images = in_folders(tmp_path / "mine", ("a/1.gif", "b/5.gif"))
+    tasks = of_images(images, shots=2, queries=2, count=2)  # t0 uses 0 to 3 of a class, t1 4, 5, 0, 1
+    _, note = write_foreign(tasks, images, library, tmp_path / "tasks.json")
+    assert "3 rows" in note
+    assert "a/1.gif" in note
+    document = json.loads((tmp_path / "tasks.json").read_text())
+    assert document["left_out"] == ["a/1.gif", "b/5.gif"]
+    listed = tasks.rows[~tasks.rows["image_id"].isin(document["left_out"])].reset_index(drop=True)
+    assert read_tasks(tmp_path / "tasks.json", images).rows.equals(listed)
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+def test_task_whose_queries_imagefolder_does_not_list_is_left_out(library: str, tmp_path: Path) -> None:
+    images = in_folders(tmp_path / "mine", ("a/1.gif", "b/1.gif", "c/1.gif"))
+    _, note = write_foreign(of_images(images), images, library, tmp_path / "tasks.json")
+    assert "1 task without query" in note
+    assert [task["task_id"] for task in json.loads((tmp_path / "tasks.json").read_text())["tasks"]] == ["t1"]
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+@pytest.mark.parametrize(
+    ("odd", "first"),
+    [
+        (("b/2.gif",), "'t1' .*'b/2.gif'"),
+        (tuple(f"{name}/{number}.gif" for name in "abc" for number in (1, 3, 5)), "'t0' .*'a/1.gif'"),
+    ],
+)
+def test_no_class_of_a_task_can_lose_its_support(
+    library: str, odd: tuple[str, ...], first: str, tmp_path: Path
+) -> None:
+    images = in_folders(tmp_path / "mine", odd)
+    with pytest.raises(UserError, match=f"{first}.*ImageFolder"):
+        write_foreign(of_images(images, count=3), images, library, tmp_path / "tasks.json")
+    assert not (tmp_path / "tasks.json").exists()
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+def test_images_of_other_formats_have_the_positions_of_the_image_set(library: str, tmp_path: Path) -> None:
+    known = in_folders(tmp_path / "mine")
+    none_listed = replace(known, positions=np.full(18, -1))
+    for images in (replace(known, positions=None), none_listed):
+        (note,) = write_foreign(of_images(images), images, library, tmp_path / "tasks.json")
+        assert "image set mine" in note
+        document = json.loads((tmp_path / "tasks.json").read_text())
+        assert document["positions"] == IMAGE_SET
+        assert [str(images.ids[position]) for position, _ in named(document)] == [name for _, name in named(document)]
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+def test_file_of_an_earlier_version_has_the_positions_of_the_image_set(library: str, tmp_path: Path) -> None:
+    images = in_folders(tmp_path / "mine", (), ("a/.0.png",))
+    tasks = of_images(images)
+    write_foreign(tasks, replace(images, positions=None), library, tmp_path / "tasks.json")
+    document = json.loads((tmp_path / "tasks.json").read_text())
+    del document["positions"], document["left_out"]
+    (tmp_path / "tasks.json").write_text(json.dumps(document))
+    assert read_tasks(tmp_path / "tasks.json", images).hash == tasks.hash
+
+
 @pytest.mark.parametrize("library", LIBRARIES)
 def test_lists_by_position_need_images(library: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=rf"tasks\.json .*{library}"):
@@ -321,6 +468,8 @@ INVALID: list[tuple[str, Change, str]] = [
             (lambda d: d.pop("tasks"), "tasks is"),
             (lambda d: d.update(tasks={}), "tasks is"),
             (lambda d: d.update(tasks=[]), "empty"),
+            (lambda d: d.update(positions="tar"), "positions is 'tar'"),
+            (lambda d: d.update(positions=["image-set"]), "positions is "),
             (lambda d: d["tasks"].append(3), r"tasks\[3\]: "),
             (lambda d: d["tasks"][1].pop("task_id"), r"tasks\[1\]\.task_id"),
             (lambda d: d["tasks"][1].update(task_id=7), r"tasks\[1\]\.task_id"),

@@ -16,7 +16,7 @@ from core.actions import preparation
 from core.actions.compute import Compute
 from core.actions.decide import mark
 from core.actions.edit_results import EditResult
-from core.actions.export import export
+from core.actions.export import export, export_notes
 from core.actions.preparation import open_estimator, prepare
 from core.checkpoints.model import save_trajectory
 from core.decisions.log import Item
@@ -412,6 +412,8 @@ class TestExport:
             assert have.hash == cleaned(train, removal, drop_rows=True).hash
         kept = read_json(folder / "export.json")["removed_rows"]
         assert kept == {"csv": "kept with weight 0"} | dict.fromkeys(LIBRARIES, "dropped")
+        (note,) = export_notes(folder)
+        assert note in words(page)
 
         page.multiselect(key="export_formats").set_value(["easyfsl"])
         run_again(page)
