@@ -56,9 +56,9 @@ def inspect_checkpoint(path: Path, hints: CheckpointHints = CheckpointHints()) -
         match = match_checkpoint(file, hints)
         _, notes = _read_params(file, match)
     except UserError as error:
-        return CheckpointContents(path, kind, tensors, None, (), (str(error),))
+        return CheckpointContents(path, kind, tensors, None, file.notes, (str(error),))
     missing = "A checkpoint does not contain the number of inner steps and the inner learning rate: specify both."
-    return CheckpointContents(path, kind, tensors, match.spec, (*match.notes, *notes, missing), ())
+    return CheckpointContents(path, kind, tensors, match.spec, (*file.notes, *match.notes, *notes, missing), ())
 
 
 def import_checkpoint(path: Path, hints: CheckpointHints) -> Model:
@@ -80,7 +80,7 @@ def import_checkpoint(path: Path, hints: CheckpointHints) -> Model:
     if algorithm not in ("imaml", "meta-sgd") and hints.rate is None:
         raise UserError("A checkpoint does not contain the inner learning rate.", "Specify --inner-rate.")
     params, notes = _read_params(file, match)
-    notes = [*match.notes, *notes]
+    notes = [*file.notes, *match.notes, *notes]
     origin = {"path": str(path.resolve()), "kind": file.kind, "sha256": sha256(path), "notes": notes}
     return Model(match.spec.with_code_hash(), params, {"origin": origin})
 

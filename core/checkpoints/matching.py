@@ -1,7 +1,8 @@
 """Identify the network of a checkpoint from the names and shapes of its tensors.
 
-Names are tried unchanged, and then without common prefixes (``module.``, ``model.``) and the wrappers of learn2learn.
-``MAML`` only adds a prefix. ``MetaSGD`` also stores one rate per parameter, ``lrs.0`` and so on in the order of
+A network can lie below any prefix (``module.``, ``model.net.``). Tensors outside the prefix are left out with a note;
+several prefixes with different networks are an error. Of the wrappers of learn2learn, ``MAML`` only adds a prefix.
+``MetaSGD`` also stores one rate per parameter, ``lrs.0`` and so on in the order of
 ``module.parameters()``; these become ``rates.<name>`` in TaskLens. ``GBML`` stores the weights of learned transforms,
 which TaskLens does not implement.
 """
@@ -9,27 +10,32 @@ which TaskLens does not implement.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain, product
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from core.checkpoints.factory import is_factory
 from core.checkpoints.model import ModelSpec, check_unused_fields, spec_of
 from core.checkpoints.tensor_file import TensorFile
+from core.checkpoints.tensor_names import DATA_PARALLEL, is_learned_rate, is_loss_or_metric, prefixes, without_parts
 from core.maml.adaptation import RATE_PREFIX
 from core.maml.architectures import BACKBONE_ALIASES, OMNIGLOT_SHAPE
 from core.maml.backbone import MLP, POOLINGS, ConvNet, Params, Shapes
 from core.maml.module import RUNNING_STATISTICS, ModuleNet
 from core.runtime.errors import UserError
+from core.runtime.progress import format_names
 
 HALF_PRECISION = ("float16", "bfloat16")
 """Data types that are accepted and converted to float32."""
 _SUPPORTED_DTYPES = ("float32", "float64", *HALF_PRECISION)
 _COMMON_SIDES = (28, 32, 84)
+_MAX_LEFT_OUT = 20  # tensors that a note names
 
 
 @dataclass(frozen=True)
@@ -72,34 +78,88 @@ class MatchedCheckpoint:
 
 @dataclass(frozen=True)
 class _NameMapping:
-    """The names in a file of the tensors, by name without prefix, and of the MetaSGD rates, by position."""
+    """The names in a file of the tensors below a prefix, by name without it, and of MetaSGD's rates, by position.
+
+    Attributes:
+        prefix: The prefix without the parts that wrappers insert (:func:`core.checkpoints.tensor_names.without_parts`).
+        outside: Names in the file of all other tensors, by name without the parts of wrappers.
+        copies: Other prefixes with a network of equal names and values.
+    """
 
     file: TensorFile
+    prefix: str
     tensors: Mapping[str, str]
     rates: Mapping[int, str]
+    outside: Mapping[str, str]
+    copies: tuple[str, ...] = ()
 
-    def below(self, prefix: str) -> dict[str, str]:
-        return {name.removeprefix(prefix): in_file for name, in_file in self.tensors.items() if name.startswith(prefix)}
+    def notes(self) -> tuple[str, ...]:
+        """Return notes on the tensors that are not read."""
+        notes = [f"{copy!r} has the same tensors as {self.prefix!r}, which are read." for copy in self.copies]
+        if others := self._others():
+            where = f"below {self.prefix!r}" if self.prefix else "without a prefix"
+            notes.append(f"The network is {where}; tensors left out: {format_names(others, _MAX_LEFT_OUT)}.")
+        return tuple(notes)
+
+    def _others(self) -> list[str]:
+        return [in_file for name, in_file in self.outside.items() if not name.startswith(self.copies)]
+
+    def check(self) -> None:
+        """Raise UserError for empty tensors, whose other axes may declare any size, and for unknown learned rates."""
+        for in_file in self._others():
+            if is_learned_rate(in_file) and not is_loss_or_metric(in_file):
+                raise UserError(
+                    f"{self.file.path}: the tensor {in_file!r}, beside the network {_show(self.prefix)}, could be a "
+                    "learned inner rate; only those of learn2learn's MetaSGD are read.",
+                    f"If the network does not need it, save the network alone: {_save_below(self.prefix)}.",
+                )
+        for name, in_file in self.tensors.items():
+            if 0 in (shape := self.file.tensors[in_file].shape) and not is_loss_or_metric(name):
+                raise UserError(f"{self.file.path}: {in_file!r} of shape {shape} is empty.", "Save it again.")
 
 
-def _name_mappings(file: TensorFile) -> Iterator[_NameMapping]:
-    """Yield the names unchanged, then with one common prefix after another removed."""
-    mapping = _NameMapping(file, {name: name for name in file.tensors}, {})
-    while True:
-        yield mapping
-        first = {name.split(".", 1)[0] for name in mapping.tensors}
-        if {"module", "lrs"} == first and all(re.fullmatch(r"\d{1,6}", name) for name in mapping.below("lrs.")):
-            rates = {int(position): in_file for position, in_file in mapping.below("lrs.").items()}
-            mapping = _NameMapping(file, mapping.below("module."), rates)
-        elif {"module", "compute_update"} == first:
+def _mapping_below(file: TensorFile, names: Mapping[str, str], prefix: str) -> _NameMapping:
+    """Return the names below ``prefix``; ``names`` are those in the file by name without the parts of wrappers."""
+    rates, used = _rates_beside(file, names, prefix)
+    outside = {name: names[name] for name in names if not name.startswith(prefix) and name not in used}
+    return _NameMapping(file, prefix, _below(names, prefix), rates, outside)
+
+
+def _rates_beside(file: TensorFile, names: Mapping[str, str], prefix: str) -> tuple[dict[int, str], set[str]]:
+    """Return the rates by position, and their names, of the outermost MetaSGD around the network below ``prefix``."""
+    parts = prefix.split(".")[:-1]
+    for position, part in enumerate(parts):
+        around = "".join(f"{part}." for part in parts[:position])
+        if part != DATA_PARALLEL:
+            continue
+        if any(name.startswith(f"{around}compute_update.") for name in names):
             raise UserError(
                 f"{file.path} is a GBML model with learned transforms (compute_update), which are not supported.",
                 "Use MAML or MetaSGD, or GBML without transforms.",
             )
-        elif len(first) == 1 and all("." in name for name in mapping.tensors):
-            mapping = _NameMapping(file, mapping.below(f"{next(iter(first))}."), mapping.rates)
-        else:
-            return
+        rates = {name.removeprefix(f"{around}lrs."): name for name in names if name.startswith(f"{around}lrs.")}
+        for number, name in rates.items():
+            if not re.fullmatch(r"\d{1,6}", number):
+                raise UserError(
+                    f"{file.path}: the tensor {names[name]!r} is not a learned rate of MetaSGD, which are called "
+                    f"'{around}lrs.0', '{around}lrs.1' and so on.",
+                    "Save the state dict of MetaSGD itself.",
+                )
+        if rates:
+            return {int(number): names[name] for number, name in rates.items()}, set(rates.values())
+    return {}, set()
+
+
+def _show(prefix: str) -> str:
+    return repr(prefix) if prefix else "without a prefix"
+
+
+def _save_below(prefix: str) -> str:
+    """Return code that saves the tensors below ``prefix`` without it."""
+    return (
+        f"torch.save({{name.removeprefix({prefix!r}): value for name, value in state_dict.items() "
+        f"if name.startswith({prefix!r})}}, 'model.pt')"
+    )
 
 
 _WEIGHTS = {
@@ -118,51 +178,122 @@ class _HeadMismatchError(UserError):
     """An error that is raised if only the head, whose shape depends on the image size, does not match."""
 
 
-def _has_names_of(backbone: str, names: Mapping[str, Any]) -> bool:
-    first, _, head = _WEIGHTS[backbone]
-    if backbone == "mlp" and {name for name in names if not name.startswith(RATE_PREFIX)} == {head, "head.bias"}:
-        return True  # the linear model has no hidden layers
-    return first in names and head in names
-
-
 def match_checkpoint(file: TensorFile, hints: CheckpointHints) -> MatchedCheckpoint:
     """Match a file to its network; raise UserError, which names the tensor, if none or not the requested one fits."""
     if not file.tensors:
         raise UserError(f"{file.path} contains no tensors.", "Choose a file of weights.")
-    for tensor in file.tensors.values():
-        if 0 in tensor.shape:  # the other axes of an empty tensor may declare any size
-            raise UserError(f"{file.path}: {tensor.name!r} of shape {tensor.shape} is empty.", "Save it again.")
     if hints.backbone is not None and is_factory(hints.backbone):
         return _match_module(file, hints)
     backbone = BACKBONE_ALIASES.get(hints.backbone or "", hints.backbone)
     if backbone is not None and backbone not in _WEIGHTS:
         names = ", ".join((*_WEIGHTS, *BACKBONE_ALIASES))
         raise UserError(f"Unknown backbone {backbone!r}.", f"Use {names}, or package.module:factory.")
-    for mapping in _name_mappings(file):
-        for name in [backbone] if backbone else _WEIGHTS:
-            if _has_names_of(name, mapping.tensors):
-                return _match_backbone(mapping, name, hints)
-    actual = ", ".join(repr(name) for name in list(file.tensors)[:3])
+    wanted = (backbone,) if backbone else tuple(_WEIGHTS)
+    for names_in_file in _possible_names(file):
+        found: dict[str, str] = {}
+        for name in wanted:
+            for prefix in _prefixes_of(name, names_in_file):
+                found.setdefault(prefix, name)
+        if found:
+            mapping = _choose(file, names_in_file, found)
+            return _match_backbone(mapping, found[mapping.prefix], hints)
+    raise _unknown_network(file, backbone)
+
+
+def _possible_names(file: TensorFile) -> Iterator[Mapping[str, str]]:
+    """Yield the names in the file by name without wrappers, then also without ``module`` inside a network."""
+    names = without_parts(file.tensors)
+    yield names
+    plain = {name: names[inner] for name, inner in without_parts(names, (DATA_PARALLEL,)).items()}
+    if plain.keys() != names.keys():
+        yield plain
+
+
+def _prefixes_of(backbone: str, names: Mapping[str, str]) -> list[str]:
+    """Return the prefixes below which the file has the first and the last weight of a backbone."""
+    first, _, head = _WEIGHTS[backbone]
+    found = [prefix for prefix in prefixes(names, {first}) if f"{prefix}{head}" in names]
+    found = [prefix for prefix in found if not prefix.endswith(RATE_PREFIX)]  # the rates have the names of the network
+    if backbone == "mlp":  # the linear model has no hidden layers
+        for prefix in prefixes(names, {head}):
+            rest = {name for name in names if not is_loss_or_metric(name) and not _is_rate(name, prefix)}
+            if rest == {f"{prefix}{head}", f"{prefix}head.bias"}:
+                found.append(prefix)
+    return list(dict.fromkeys(found))
+
+
+def _is_rate(name: str, prefix: str) -> bool:
+    """Return whether ``name`` is a learned rate of TaskLens or learn2learn for the network below ``prefix``."""
+    return name.startswith(f"{prefix}{RATE_PREFIX}") or bool(re.fullmatch(r"(.*\.)?lrs\.\d{1,6}", name))
+
+
+def _choose(file: TensorFile, names: Mapping[str, str], found: Mapping[str, str | None]) -> _NameMapping:
+    """Return the mapping of the only prefix; several are accepted if all have tensors of equal names and values.
+
+    Args:
+        found: The backbone below each prefix, or None for a module of the user.
+
+    Raises:
+        UserError: there are several different networks; the text names their prefixes.
+    """
+    first, *others = found
+    if not others:
+        return _mapping_below(file, names, first)
+    mappings = [_below(names, prefix) for prefix in found]
+    if all(one.keys() == mappings[0].keys() for one in mappings):
+        values = file.load([in_file for one in mappings for in_file in one.values()])
+        if all(torch.equal(values[mappings[0][n]], values[one[n]]) for one in mappings for n in one):
+            first = next((prefix for prefix in found if _rates_beside(file, names, prefix)[0]), first)
+            copies = tuple(prefix for prefix in found if prefix != first)
+            return replace(_mapping_below(file, names, first), copies=copies)
+    listed = ", ".join(f"{_show(prefix)}{f' ({name})' if name else ''}" for prefix, name in found.items())
+    by_name = len(set(found.values())) == len(found)
+    chosen_code = _save_below(next(prefix for prefix in found if prefix))
+    raise UserError(
+        f"{file.path} contains several networks, with the prefixes {listed}.",
+        f"Save the right one alone, for example {chosen_code}{', or name it by --backbone' if by_name else ''}.",
+    )
+
+
+def _below(names: Mapping[str, str], prefix: str) -> dict[str, str]:
+    return {name.removeprefix(prefix): in_file for name, in_file in names.items() if name.startswith(prefix)}
+
+
+def _unknown_network(file: TensorFile, backbone: str | None) -> UserError:
+    """Return the error for a file without the first and the last weight of a known network, or of ``backbone``."""
+    names = without_parts(file.tensors)
+    shown = f"{format_names(list(file.tensors))}"
+    use_factory = "Name the function that builds your network: --backbone package.module:factory."
+    for name in (backbone,) if backbone else _WEIGHTS:
+        first, _, head = _WEIGHTS[name]
+        for prefix in prefixes(names, {first}):
+            others = [n for n in names if n.startswith(prefix) and not n.startswith(prefix + first.split(".")[0] + ".")]
+            instead = f"; it has {format_names([names[n] for n in others])} instead" if others else ""
+            return UserError(
+                f"{file.path} has {names[prefix + first]!r}, as {name}, but its last layer {prefix + head!r} is "
+                f"missing{instead}.",
+                f"Save the whole network with this layer. {use_factory}",
+            )
     if backbone:
         first, _, head = _WEIGHTS[backbone]
-        expected = f"{first!r} and {head!r}"
-        raise UserError(
-            f"{file.path} is not a checkpoint of {backbone}, which has {expected}; the file has {actual}, ...",
+        return UserError(
+            f"{file.path} is not a checkpoint of {backbone}, which has {first!r} and {head!r}; the file has {shown}.",
             "Name another backbone, or omit --backbone.",
         )
-    raise UserError(
-        f"{file.path} does not match a network that TaskLens knows: it has the tensors {actual}, ...",
-        "Name the function that builds your network: --backbone package.module:factory.",
-    )
+    return UserError(f"{file.path} does not match a network that TaskLens knows: it has {shown}.", use_factory)
 
 
 def _match_backbone(mapping: _NameMapping, backbone: str, hints: CheckpointHints) -> MatchedCheckpoint:
     check_unused_fields(backbone, hints.more)
+    mapping.check()
     _, block, head_name = _WEIGHTS[backbone]
     shapes = {name: mapping.file.tensors[in_file].shape for name, in_file in mapping.tensors.items()}
     head = shapes[head_name]
     if len(head) != 2:
-        raise UserError(f"{mapping.file.path}: {head_name!r} has shape {head}, not two axes.")
+        raise UserError(
+            f"{mapping.file.path}: {mapping.tensors[head_name]!r} has shape {head}, not two axes.",
+            "Use the checkpoint of a network whose last layer is linear.",
+        )
     _check_classes(mapping.file.path, head[0], hints)
     blocks = [shapes[name] for name in sorted(filter(re.compile(block).fullmatch, shapes), key=_numbers_in)]
     if any(len(shape) != (4 if "conv" in block else 2) for shape in blocks):
@@ -242,12 +373,38 @@ def _match_module(file: TensorFile, hints: CheckpointHints) -> MatchedCheckpoint
             "A custom network needs the image size and the number of classes.",
             "Specify the tasks, or --shape HEIGHT,WIDTH,CHANNELS and --ways.",
         )
-    mappings = list(_name_mappings(file))
     fields = {"backbone": "module", "factory": hints.backbone, "ways": hints.ways, "shape": hints.shape}
     fields |= _given_fields(hints)
-    expected = spec_of(fields).network().shapes.keys()
-    best = max(mappings, key=lambda mapping: len(expected & mapping.tensors.keys()))
-    return _match_tensors(best, spec_of(fields | {"algorithm": _algorithm(best, hints)}), hints)
+    network = spec_of(fields).network()
+    assert isinstance(network, ModuleNet)
+    mapping = _module_mapping(file, network)
+    mapping.check()
+    return _match_tensors(mapping, spec_of(fields | {"algorithm": _algorithm(mapping, hints)}), hints)
+
+
+def _module_mapping(file: TensorFile, network: ModuleNet) -> _NameMapping:
+    """Return the mapping of the prefix with all parameters of a module of the user, or else with the most of them."""
+    expected, aliases = network.shapes, network.aliases
+    wanted = {*expected, *aliases, *network.constants}
+    for names in _possible_names(file):
+        complete = []
+        for prefix in dict.fromkeys(prefixes(names, wanted)):
+            if prefix.endswith(RATE_PREFIX):
+                continue
+            below = {name: in_file for name in wanted if (in_file := names.get(f"{prefix}{name}"))}
+            if expected.keys() == {aliases.get(name, name) for name in below} - network.constants.keys():
+                fits = all(
+                    file.tensors[in_file].shape == expected[aliases.get(name, name)]
+                    for name, in_file in below.items()
+                    if name not in network.constants
+                )
+                complete.append((prefix, fits))
+        if complete:
+            fitting = [prefix for prefix, fits in complete if fits] or [prefix for prefix, _ in complete]
+            return _choose(file, names, dict.fromkeys(fitting))
+    names = without_parts(file.tensors)
+    counts = Counter(prefixes(names, wanted))
+    return _mapping_below(file, names, max(counts, key=lambda prefix: counts[prefix], default=""))
 
 
 def _given_fields(hints: CheckpointHints) -> dict[str, Any]:
@@ -288,6 +445,8 @@ def _match_tensors(mapping: _NameMapping, spec: ModelSpec, hints: CheckpointHint
     equal_pairs: list[tuple[str, str]] = []
     constants: dict[str, Tensor] = {}
     ignored = 0
+    losses: list[str] = []
+    unknown: list[str] = []
     for name, in_file in mapping.tensors.items():
         canonical = aliases.get(name, name)
         if canonical in expected:
@@ -299,15 +458,10 @@ def _match_tensors(mapping: _NameMapping, spec: ModelSpec, hints: CheckpointHint
         elif name.rsplit(".", 1)[-1] in RUNNING_STATISTICS:
             ignored += 1
         elif not (spec.algorithm == "meta-sgd" and name.startswith(RATE_PREFIX)):
-            raise UserError(
-                f"{path}: the tensor {name!r} is not part of {spec.backbone_name}.", "Name another backbone."
-            )
-    for name, shape in expected.items():
-        if name not in names_in_file:
-            raise UserError(
-                f"{path}: the tensor {name!r} of shape {shape}, which {spec.backbone_name} has, is missing.",
-                "Save the whole state dict, or name another backbone.",
-            )
+            (losses if is_loss_or_metric(name) else unknown).append(in_file)
+    missing = [name for name in expected if name not in names_in_file]
+    if unknown or missing:
+        raise _names_error(mapping, spec, unknown, missing, expected)
     mismatched = [name for name in expected if mapping.file.tensors[names_in_file[name]].shape != expected[name]]
     if mismatched:
         _raise_shape_mismatch(mapping, mismatched, names_in_file, network, spec, hints)
@@ -320,7 +474,40 @@ def _match_tensors(mapping: _NameMapping, spec: ModelSpec, hints: CheckpointHint
             raise UserError(f"{path}: {in_file!r} is {dtype}.", "Save it in float32 or float64.")
     if ignored:
         notes = (*notes, f"Running statistics in the file are ignored (tensors: {ignored}).")
+    if losses:
+        notes = (*notes, f"Tensors of a loss or metric left out: {format_names(losses, _MAX_LEFT_OUT)}.")
+    notes = (*notes, *mapping.notes())
     return MatchedCheckpoint(spec, names_in_file, equal_pairs, constants, notes)
+
+
+def _names_error(
+    mapping: _NameMapping, spec: ModelSpec, unknown: list[str], missing: list[str], expected: Shapes
+) -> UserError:
+    """Return the error for tensors of the file that the network lacks, or of the network that the file lacks."""
+    network = spec.backbone_name
+    lacking = f"{mapping.prefix}{missing[0]}" if missing else ""
+    more = f" (and {len(missing) - 1:,} more)" if len(missing) > 1 else ""
+    if not unknown:
+        return UserError(
+            f"{mapping.file.path}: the tensor {lacking!r} of shape {expected[missing[0]]}, which {network} has, is "
+            f"missing{more}.",
+            "Save the whole state dict, or name another backbone.",
+        )
+    shape = mapping.file.tensors[unknown[0]].shape
+    others = f" (and {len(unknown) - 1:,} more)" if len(unknown) > 1 else ""
+    lacks = f", which has {lacking!r} of shape {expected[missing[0]]}{more} instead" if missing else ""
+    if spec.backbone == "module":
+        fix = "Correct the function that builds the network, or save the state dict of the network alone."
+    elif missing:
+        fix = "If it is your own network, name the function that builds it: --backbone package.module:factory."
+    else:
+        fix = (
+            "Save the state dict of the network alone, or name the function that builds it: --backbone "
+            "package.module:factory."
+        )
+    return UserError(
+        f"{mapping.file.path}: the tensor {unknown[0]!r} of shape {shape}{others} is not part of {network}{lacks}.", fix
+    )
 
 
 def _raise_shape_mismatch(
@@ -340,7 +527,8 @@ def _raise_shape_mismatch(
     cause = "another image size or another pooling" if only_head_differs else "another network"
     error = _HeadMismatchError if only_head_differs else UserError
     raise error(
-        f"{mapping.file.path}: {mismatched[0]!r} has shape {actual}, but {spec.backbone_name} needs {expected}.",
+        f"{mapping.file.path}: {names_in_file[mismatched[0]]!r} has shape {actual}, but {spec.backbone_name} needs "
+        f"{expected}.",
         f"The checkpoint is of {cause}: correct the settings, or use another checkpoint.",
     )
 

@@ -1,16 +1,14 @@
 """Read files of named tensors: first names, shapes and data types without allocating memory, then values on demand.
 
 Two formats are supported and distinguished by content: safetensors, and state dicts written by ``torch.save``. The
-latter are zip files of one pickle and raw values. The names in the pickle are checked without running it. It is then
-only loaded by ``torch.load(weights_only=True)``, which builds nothing but tensors and plain containers: first without
-memory for the tensors, and with memory only after their declared sizes have been checked against the file size.
+latter are zip files of one pickle and raw values. The pickle is checked without running it, and then loaded with
+stand-ins for everything that is not a tensor (:mod:`core.checkpoints.pickled_objects`): first without memory for the
+tensors, and with memory only after their declared sizes have been checked against the file size.
 """
 
 from __future__ import annotations
 
 import hashlib
-import pickletools
-import re
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -21,17 +19,15 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from core.checkpoints.pickled_objects import SAVE_ADVICE, check_pickle, describe_ignored, kind_of, load_pickle
+from core.checkpoints.tensor_names import is_loss_or_metric
 from core.runtime.errors import UserError
 from core.runtime.failed_downloads import HEAD_BYTES, check_download, check_downloaded_file
+from core.runtime.progress import format_names
 
-_SAVE_ADVICE = "Save only the weights: torch.save(model.state_dict(), 'model.pt')."
 _MAX_PICKLE_BYTES = 4 << 20  # maximum size of the pickle of names and shapes; enough for about 28,000 tensors
 _MAX_SHARING = 16  # maximum total size of tensors with shared storage, as a multiple of the file size
 _MAX_DEPTH = 4  # maximum nesting of dictionaries that are searched
-_ALLOWED_GLOBALS = re.compile(
-    r"collections\.(OrderedDict|defaultdict|Counter)|torch\._utils\._rebuild_(tensor_v2|parameter)"
-    r"|torch\.\w+Storage|torch\.(Size|device|b?float\d*|double|half|u?int\d+|long|bool|strided)"
-)
 _SAFETENSORS_DTYPES = {"F16": "float16", "BF16": "bfloat16", "F32": "float32", "F64": "float64", "BOOL": "bool"} | {
     f"{short}{bits}": f"{long}{bits}" for short, long in (("I", "int"), ("U", "uint")) for bits in (8, 16, 32, 64)
 }
@@ -54,12 +50,14 @@ class TensorFile:
         kind: Description of the file type.
         tensors: Declared tensors by name, in file order, checked against the file size.
         load: Reads tensors by name into separate CPU memory.
+        notes: Sentences about what else is in the file and was ignored.
     """
 
     path: Path
     kind: str
     tensors: Mapping[str, TensorInfo]
     load: Callable[[list[str]], dict[str, Tensor]]
+    notes: tuple[str, ...] = ()
 
 
 def open_tensors(path: Path) -> TensorFile:
@@ -86,7 +84,7 @@ def open_tensors(path: Path) -> TensorFile:
             f"{path} is a pickle of PyTorch before version 1.6, which is not safe to open.",
             "Load it with your own code and save it with a newer PyTorch: torch.save(model.state_dict(), 'model.pt').",
         )
-    raise UserError(f"{path} is neither a safetensors file nor a state dict of PyTorch.", _SAVE_ADVICE)
+    raise UserError(f"{path} is neither a safetensors file nor a state dict of PyTorch.", SAVE_ADVICE)
 
 
 def read_safetensors(path: Path) -> TensorFile:
@@ -116,9 +114,10 @@ def sha256(path: Path) -> str:
 
 
 def _read_state_dict(path: Path) -> TensorFile:
-    _check_pickle(path, _read_pickle(path))
+    ignored = check_pickle(path, _read_pickle(path))
     size = path.stat().st_size
-    keys, tensors = _find_state_dict(path, _torch_load(path, "meta"))
+    content = load_pickle(path, "meta", ignored)
+    keys, tensors, notes = _find_state_dict(path, content)
     declared = {}
     for name, value in tensors.items():
         shape = tuple(value.shape)
@@ -129,14 +128,14 @@ def _read_state_dict(path: Path) -> TensorFile:
             )
         declared[name] = TensorInfo(name, shape, str(value.dtype).removeprefix("torch."))
     if sum(value.numel() * value.element_size() for value in tensors.values()) > _MAX_SHARING * size:
-        raise UserError(f"{path} declares tensors of many times the file size in shared storage.", _SAVE_ADVICE)
+        raise UserError(f"{path} declares tensors of many times the file size in shared storage.", SAVE_ADVICE)
 
     def load(names: list[str]) -> dict[str, Tensor]:
-        _, tensors = _find_state_dict(path, _torch_load(path, "cpu"))
+        _, tensors, _ = _find_state_dict(path, load_pickle(path, "cpu", ignored))
         return {name: tensors[name].detach().clone(memory_format=torch.contiguous_format) for name in names}
 
     kind = "state dict of PyTorch" + (f" (entry {'.'.join(keys)})" if keys else "")
-    return TensorFile(path, kind, declared, load)
+    return TensorFile(path, kind, declared, load, (*notes, *describe_ignored(content)))
 
 
 def _read_pickle(path: Path) -> bytes:
@@ -146,59 +145,72 @@ def _read_pickle(path: Path) -> bytes:
             records = archive.infolist()
             names = [record.filename.split("/", 1)[-1] for record in records]
             if "constants.pkl" in names:
-                raise UserError(f"{path} is a TorchScript program, not a state dict.", _SAVE_ADVICE)
+                raise UserError(f"{path} is a TorchScript program, not a state dict.", SAVE_ADVICE)
             if names.count("data.pkl") != 1:
-                raise UserError(f"{path} is a zip file that torch.save did not write.", _SAVE_ADVICE)
+                raise UserError(f"{path} is a zip file that torch.save did not write.", SAVE_ADVICE)
             is_packed = any(record.compress_type != zipfile.ZIP_STORED or record.flag_bits & 1 for record in records)
             has_prefix = min(record.header_offset for record in records) != 0
             if is_packed or has_prefix or sum(record.file_size for record in records) > path.stat().st_size:
-                raise UserError(f"{path} has compressed or overlapping records.", _SAVE_ADVICE)
+                raise UserError(f"{path} has compressed or overlapping records.", SAVE_ADVICE)
             pickle = records[names.index("data.pkl")]
             if pickle.file_size > _MAX_PICKLE_BYTES:
                 size, limit = f"{pickle.file_size:,}", f"{_MAX_PICKLE_BYTES:,}"
-                raise UserError(f"{path}: the pickle of {size} bytes exceeds {limit} bytes.", _SAVE_ADVICE)
+                raise UserError(f"{path}: the pickle of {size} bytes exceeds {limit} bytes.", SAVE_ADVICE)
             return archive.read(pickle)
     except (zipfile.BadZipFile, OSError, EOFError, ValueError, RuntimeError) as error:
         raise UserError(f"{path} is damaged: {error}.", "Download or save it again.") from error
 
 
-def _check_pickle(path: Path, pickle: bytes) -> None:
-    """Check, without running the pickle, that it names only objects that state dicts consist of.
-
-    ``torch.load(weights_only=True)`` alone would still allow it to allocate arrays of any size.
-    """
-    try:
-        opcodes = pickletools.genops(pickle)
-        names = [str(argument).replace(" ", ".") for code, argument, _ in opcodes if code.name == "GLOBAL"]
-    except Exception as error:  # damaged bytes raise many exception types
-        raise UserError(f"{path} is damaged: {error}.", "Download or save it again.") from error
-    for name in names:
-        if not _ALLOWED_GLOBALS.fullmatch(name):
-            raise UserError(f"{path} contains more than tensors: it refers to {name}.", _SAVE_ADVICE)
-
-
-def _torch_load(path: Path, device: str) -> Any:
-    try:
-        # Memory-map the file, so that no record is copied with the size that the pickle declares for it.
-        return torch.load(path, map_location=device, weights_only=True, mmap=True)
-    except Exception as error:  # a damaged file raises many exception types
-        message = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise UserError(f"{path} cannot be read as a state dict: {message}.", _SAVE_ADVICE) from error
-
-
-def _find_state_dict(path: Path, content: Any) -> tuple[tuple[str, ...], dict[str, Tensor]]:
-    """Return the path of keys to the only dictionary of tensors in ``content``, and that dictionary."""
+def _find_state_dict(path: Path, content: Any) -> tuple[tuple[str, ...], dict[str, Tensor], tuple[str, ...]]:
+    """Return the path of keys to the only state dict in ``content``, its tensors, and notes on what was left out."""
     if not isinstance(content, dict):
-        raise UserError(f"{path} contains a {type(content).__name__}, not a state dict.", _SAVE_ADVICE)
+        kind = kind_of(content) or f"a {type(content).__name__}"
+        raise UserError(f"{path} contains {kind}, not a state dict.", SAVE_ADVICE)
     candidates = list(_state_dicts(content, (), set()))
+    aside = {keys: kind for keys, tensors in candidates if (kind := _kind_of_no_network(keys, tensors))}
+    if len(candidates) > 1:
+        candidates = [candidate for candidate in candidates if candidate[0] not in aside] or candidates
     if not candidates:
         is_optimizer = {"state", "param_groups"} <= content.keys()
         what = "only the state of an optimizer" if is_optimizer else "no tensors"
-        raise UserError(f"{path} contains {what}.", _SAVE_ADVICE)
+        arrays = [name for name, value in content.items() if kind_of(value) == "NumPy array"]
+        if arrays:
+            raise _array_error(path, (), arrays[0])
+        raise UserError(f"{path} contains {what}.", SAVE_ADVICE)
     if len(candidates) > 1:
-        names = ", ".join(repr(".".join(keys)) for keys, _ in candidates)
-        raise UserError(f"{path} contains several state dicts: {names}.", "Save the right one as a separate file.")
-    return candidates[0]
+        names = ", ".join(repr(".".join(keys)) if keys else "the file itself" for keys, _ in candidates)
+        index = "".join(f"[{key!r}]" for key in candidates[-1][0])
+        raise UserError(
+            f"{path} contains several state dicts: {names}.",
+            f"Save the right one as a separate file, for example torch.save(checkpoint{index}, 'model.pt').",
+        )
+    keys, tensors = candidates[0]
+    found = content
+    for key in keys:
+        found = found[key]
+    for name, value in found.items():
+        if kind_of(value) == "NumPy array" and isinstance(name, str) and not is_loss_or_metric(name):
+            raise _array_error(path, keys, name)
+    notes = [f"Left out {kind}." for other, kind in aside.items() if other != keys]
+    return keys, tensors, tuple(notes)
+
+
+def _array_error(path: Path, keys: tuple[str, ...], name: Any) -> UserError:
+    where = ".".join((*keys, str(name)))
+    return UserError(
+        f"{path}: {where!r} is a NumPy array, not a tensor.", "Convert it with torch.from_numpy and save it again."
+    )
+
+
+def _kind_of_no_network(keys: tuple[str, ...], tensors: dict[str, Tensor]) -> str:
+    """Return what tensors are if they are those of a loss, a metric or a random generator, else an empty text."""
+    names = [".".join((*keys, name)) for name in tensors]
+    shown = format_names(names)
+    if all(is_loss_or_metric(name) for name in names):
+        return f"the tensors of a loss or metric: {shown}"
+    if all(value.dim() == 1 and str(value.dtype) == "torch.uint8" for value in tensors.values()):
+        return f"the state of a random generator: {shown}"
+    return ""
 
 
 def _state_dicts(
