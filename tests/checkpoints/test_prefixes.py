@@ -276,7 +276,8 @@ def test_empty_tensors_of_metrics_are_left_out(path: Path) -> None:
         ("classifier.weight", False),
         ("features.0.conv.weight", False),
         ("lossy_encoder.weight", False),
-        ("gloss.conv.weight", True),
+        ("gloss.conv.weight", False),
+        ("crossentropyloss.weight", True),
         ("accumulate.weight", False),
     ],
 )
@@ -314,7 +315,7 @@ def test_prefixes_are_followed_by_wanted_names(names: list[str], wanted: list[st
     assert sorted(without_parts(names).values()) == sorted(names)
 
 
-def test_names_of_millions_of_parts_take_no_time(path: Path) -> None:
+def test_names_of_many_parts_are_read(path: Path) -> None:
     deep = "a." * 200_000 + "features.0.conv.weight"
     torch.save({deep: torch.ones(2), f"{'module.' * 200_000}x": torch.ones(2), **state(prefix="model.")}, path)
     assert inspect_checkpoint(path, CheckpointHints(shape=HINTS.shape)).faults == ()
