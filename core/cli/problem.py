@@ -15,6 +15,8 @@ from core.cli.options import Fields, SelectedFields, WorkspaceOption, with_setti
 from core.maml.settings import Compute, ModelFields, TrainSettings
 from core.runtime.distributed import single_process
 from core.runtime.errors import UserError
+from core.runtime.progress import format_count
+from core.runtime.settings import declared
 from core.tasks.settings import TaskSettings
 
 if TYPE_CHECKING:
@@ -231,16 +233,16 @@ def inspect_command(
 ) -> None:
     """Check inputs and estimate costs before long work starts.
 
-    Reports what the inputs contain, what does not fit, and what the work would cost on this machine.
+    Reports what the inputs contain, what does not fit, and what the work would cost on this machine. Exits with code 2
+    if something does not fit.
     """
     from core.actions.inspect import Inspection, inspect_checkpoint_file, inspect_images, inspect_problem
 
     reading = ImportOptions(**options)
+    _check_inspected(path, options, checkpoint, hints, tasks, model, workspace)
     if workspace:
         folder = open_workspace(workspace).folder
         tasks, model = folder / "tasks", folder / "model"
-    if not (path or checkpoint or tasks):
-        raise UserError("There is nothing to inspect.", "Give --path, --checkpoint, --tasks or --workspace.")
     report = Inspection()
     if path:
         report += inspect_images(path, reading)[0]
@@ -253,17 +255,50 @@ def inspect_command(
     _print_report(report, as_json)
 
 
+def _check_inspected(
+    path: Path | None,
+    options: Fields,
+    checkpoint: Path | None,
+    hints: Fields,
+    tasks: Path | None,
+    model: Path | None,
+    workspace: str,
+) -> None:
+    """Raise UserError if there is nothing to inspect, or if an option would be ignored."""
+    if workspace and (tasks or model):
+        given = "--tasks" if tasks else "--model"
+        raise UserError(f"{given} is given with --workspace, which has its own tasks and model.", "Omit one of them.")
+    if model and not tasks:
+        raise UserError("--model is given without --tasks.", "Give the folder of the tasks that the model is for.")
+    if not (path or checkpoint or tasks or workspace):
+        raise UserError("There is nothing to inspect.", "Give --path, --checkpoint, --tasks or --workspace.")
+    if hints.get("backbone") and not checkpoint:
+        raise UserError("--backbone is given without --checkpoint.", "Give the checkpoint to inspect, or omit it.")
+    changed = [
+        field.option
+        for name, field in declared(ImportOptions).items()
+        if options.get(name, field.default) != field.default
+    ]
+    if changed and not path:
+        raise UserError(f"--{changed[0]} is given without --path.", "Give the images to inspect, or omit it.")
+
+
 def _print_report(report: Inspection, as_json: bool = False) -> None:
-    if as_json:
-        print(json.dumps(asdict(report)))
-        return
-    print("\n".join([FOUND, *(f"  {line}" for line in report.found)]))
+    """Print the report; raise UserError, so that the exit code is 2, if it has faults."""
+    print(json.dumps(asdict(report)) if as_json else _report_text(report))
     if report.faults:
-        print("\n".join([FAULTS, *(f"  {line}" for line in report.faults)]))
+        raise UserError(f"{format_count(len(report.faults), 'fault')} found.", "The report says what to do.")
+
+
+def _report_text(report: Inspection) -> str:
+    lines = [FOUND, *(f"  {line}" for line in report.found)]
+    if report.faults:
+        lines += [FAULTS, *(f"  {line}" for line in report.faults)]
     if report.costs:
-        print(COSTS)
+        lines.append(COSTS)
     for cost in report.costs:
-        print(f"  {cost.stage:<10} {cost.time:<26} {cost.gb:>5.1f} GB   {cost.how_much}")
+        lines.append(f"  {cost.stage:<10} {cost.time:<26} {cost.gb:>5.1f} GB   {cost.how_much}")
+    return "\n".join(lines)
 
 
 def open_command(

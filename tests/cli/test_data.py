@@ -60,7 +60,10 @@ def test_a_dry_run_estimates_each_stage(shell: Shell) -> None:
 
 
 def test_an_inspection_as_json(shell: Shell) -> None:
-    report = json.loads(shell.done("inspect", "--path", "data/broken", "--json").out[-1])
+    result = shell("inspect", "--path", "data/broken", "--json")
+    report = json.loads(result.out[-1])
+    assert result.code == 2
+    assert shell.done("inspect", "--path", "data/mine", "--json").out
     assert report["found"][0].startswith("broken: 7 images of 2 classes, 3 to 4 ")
     assert "cat/4.png" in report["faults"][0]
     assert report["costs"] == []
@@ -71,7 +74,9 @@ def test_inspect_reports_a_model_that_does_not_fit(shell: Shell) -> None:
     shell.done("tasks", "--data", "own", *SHAPE, "--out", "tasks")
     shell.done("train", "--tasks", "tasks", "--out", "model", *SMALL)
     shell.done("tasks", "--data", "mnist5k", "--ways", "3", *SHAPE[2:], "--out", "digits")
-    lines = shell.done("inspect", "--tasks", "digits", "--model", "model").out
+    result = shell("inspect", "--tasks", "digits", "--model", "model")
+    assert result.code == 2
+    lines = result.out
     assert "2-way" in lines[lines.index(FAULTS) + 1]
     assert "3-way" in lines[lines.index(FAULTS) + 1]
 
@@ -100,6 +105,13 @@ def test_tasks_whose_images_are_missing_name_them(shell: Shell) -> None:
         (["data", "--path", "data/broken"], "cat/4.png"),
         (["data", "--path", "new", "--format", "mini-imagenet", "--download"], "mini-imagenet"),
         (["inspect"], "--workspace"),
+        (["inspect", "--model", "model"], "--tasks"),
+        (["inspect", "--path", "data/mine", "--model", "model"], "--tasks"),
+        (["inspect", "--workspace", "mine", "--tasks", "tasks"], "--tasks"),
+        (["inspect", "--path", "data/mine", "--backbone", "cnn4"], "--checkpoint"),
+        (["inspect", "--checkpoint", "some.pt", "--size", "84"], "--size"),
+        (["inspect", "--tasks", "tasks", "--invert"], "--invert"),
+        (["inspect", "--checkpoint", "some.pt", "--format", "folder"], "--format"),
         (["tasks", "--data", "nobody", "--out", "t"], "'nobody'"),
         (["tasks", "--train-list", "a.csv", "--out", "t"], "--heldout-list"),
         (["tasks", "--split", "official", "--out", "t"], "split"),

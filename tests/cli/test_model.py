@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from core.checkpoints.model import ModelSpec, load_model, spec_of
+from core.cli.problem import FAULTS
 from core.workspace.workspace import Workspace
 from tests.cli.shell import SOLVE, TASKS, Shell
 
@@ -99,6 +102,29 @@ def test_a_checkpoint_that_does_not_fit_the_tasks_is_refused(shell: Shell) -> No
     assert load_model(folder / "model").spec.delta == 0.5
     assert str(folder / "model") in shell.refused(*alone, "--shape", "28,28,1")
     assert "--checkpoint" in shell.refused("model", "--out", folder / "model")
+
+
+def test_an_inspection_exits_with_an_error_if_the_checkpoint_does_not_fit(shell: Shell) -> None:
+    inspect = ["inspect", "--tasks", shell.folder / "tasks", "--checkpoint"]
+    fitting = shell.done(*inspect, checkpoint(shell.folder))
+    assert FAULTS not in fitting.out
+    for options in ([], ["--json"]):
+        other = shell(*inspect, checkpoint(shell.folder, ways=5), *options)
+        assert other.code == 2
+        assert any("3-way" in line for line in other.out)
+    assert "none.pt" in shell.refused(*inspect, shell.folder / "none.pt")
+
+
+def test_a_training_checkpoint_with_other_objects_and_a_loss_is_imported(shell: Shell) -> None:
+    content = {f"model.{name}": value for name, value in torch.load(checkpoint(shell.folder)).items()}
+    content["criterion.weight"] = torch.ones(3)
+    records = {"best_acc": np.float64(0.9), "args": argparse.Namespace(out=Path("runs"))}
+    torch.save({"state_dict": content, **records}, shell.folder / "last.ckpt")
+    given = [*STEPS, "--tasks", shell.folder / "tasks", "--out", shell.folder / "model"]
+    made = shell.done("model", "--checkpoint", shell.folder / "last.ckpt", *given)
+    assert all(name in made.err for name in ("'best_acc'", "'args'", "'criterion.weight'"))
+    (shell.folder / "page.pt").write_text("<!DOCTYPE html><html><title>Sign in</title></html>")
+    assert "web page" in shell.refused("inspect", "--checkpoint", shell.folder / "page.pt")
 
 
 @pytest.mark.parametrize("algorithm", ["meta-sgd", pytest.param("anil", marks=pytest.mark.slow)])
