@@ -272,7 +272,8 @@ def _unknown_network(file: TensorFile, backbone: str | None) -> UserError:
             return UserError(
                 f"{file.path} has {names[prefix + first]!r}, as {name}, but its last layer {prefix + head!r} is "
                 f"missing{instead}.",
-                f"Save the whole network with this layer. {use_factory}",
+                "Save the whole network with this layer, or name the function that builds your network: --backbone "
+                "package.module:factory.",
             )
     if backbone:
         first, _, head = _WEIGHTS[backbone]

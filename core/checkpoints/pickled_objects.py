@@ -149,8 +149,11 @@ def kind_of(value: Any) -> str:
     return value.kind if is_class or isinstance(value, _StandIn) else ""
 
 
-def ignored_objects(content: Any) -> list[str]:
-    """Return a text like ``'args' (argparse.Namespace)`` for every object in ``content`` that a stand-in replaces."""
+def ignored_objects(content: Any) -> list[tuple[str, str]]:
+    """Return the keys and the kind, once each, of the objects in ``content`` that stand-ins replace.
+
+    The keys are joined by dots, as in ``('args.out', 'path')``.
+    """
     found: dict[tuple[str, str], None] = {}
     seen: set[int] = set()
     stack: list[tuple[str, Any]] = [("", content)]
@@ -161,12 +164,12 @@ def ignored_objects(content: Any) -> list[str]:
         elif isinstance(value, (dict, list, tuple, set)) and id(value) not in seen:
             seen.add(id(value))  # a pickle can refer to one container several times, even recursively
             stack += reversed([*_items(key, value)])
-    return [f"{key!r} ({kind})" if key else kind for key, kind in found]
+    return list(found)
 
 
 def describe_ignored(content: Any) -> tuple[str, ...]:
     """Return a note on the objects in ``content`` that stand-ins replace, or nothing if there are none."""
-    names = ignored_objects(content)
+    names = [f"{key!r} ({kind})" if key else kind for key, kind in ignored_objects(content)]
     more = f" and {len(names) - _MAX_SHOWN:,} more" if len(names) > _MAX_SHOWN else ""
     return (f"Ignored, because they are not tensors: {', '.join(names[:_MAX_SHOWN])}{more}.",) if names else ()
 

@@ -19,7 +19,14 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from core.checkpoints.pickled_objects import SAVE_ADVICE, check_pickle, describe_ignored, kind_of, load_pickle
+from core.checkpoints.pickled_objects import (
+    SAVE_ADVICE,
+    check_pickle,
+    describe_ignored,
+    ignored_objects,
+    kind_of,
+    load_pickle,
+)
 from core.checkpoints.tensor_names import is_loss_or_metric
 from core.runtime.errors import UserError
 from core.runtime.failed_downloads import HEAD_BYTES, check_download, check_downloaded_file
@@ -28,6 +35,17 @@ from core.runtime.progress import format_names
 _MAX_PICKLE_BYTES = 4 << 20  # maximum size of the pickle of names and shapes; enough for about 28,000 tensors
 _MAX_SHARING = 16  # maximum total size of tensors with shared storage, as a multiple of the file size
 _MAX_DEPTH = 4  # maximum nesting of dictionaries that are searched
+_UNPACK = "Unpack it and use the file of weights inside."
+_OTHER_FILES = {
+    b"\x1f\x8b": ("a gzip archive", _UNPACK),
+    b"BZh": ("a bzip2 archive", _UNPACK),
+    b"\xfd7zXZ": ("an xz archive", _UNPACK),
+    b"7z\xbc\xaf": ("a 7-Zip archive", _UNPACK),
+    b"\x89HDF": ("an HDF5 file, as Keras writes", SAVE_ADVICE),
+    b"\x93NUMPY": ("a NumPy array", SAVE_ADVICE),
+    b"{": ("a JSON file", "Use the file of weights beside it (.safetensors or .pt)."),
+}
+"""Descriptions of files that users mistake for weights, and what to do, by their first bytes."""
 _SAFETENSORS_DTYPES = {"F16": "float16", "BF16": "bfloat16", "F32": "float32", "F64": "float64", "BOOL": "bool"} | {
     f"{short}{bits}": f"{long}{bits}" for short, long in (("I", "int"), ("U", "uint")) for bits in (8, 16, 32, 64)
 }
@@ -84,6 +102,9 @@ def open_tensors(path: Path) -> TensorFile:
             f"{path} is a pickle of PyTorch before version 1.6, which is not safe to open.",
             "Load it with your own code and save it with a newer PyTorch: torch.save(model.state_dict(), 'model.pt').",
         )
+    for start, (kind, fix) in _OTHER_FILES.items():
+        if header.startswith(start):
+            raise UserError(f"{path} is {kind}, neither a safetensors file nor a state dict of PyTorch.", fix)
     raise UserError(f"{path} is neither a safetensors file nor a state dict of PyTorch.", SAVE_ADVICE)
 
 
@@ -146,6 +167,12 @@ def _read_pickle(path: Path) -> bytes:
             names = [record.filename.split("/", 1)[-1] for record in records]
             if "constants.pkl" in names:
                 raise UserError(f"{path} is a TorchScript program, not a state dict.", SAVE_ADVICE)
+            weights = [name for name in names if name.endswith((".pt", ".pth", ".ckpt", ".safetensors"))]
+            if weights and "data.pkl" not in names:
+                raise UserError(f"{path} is an archive that contains {format_names(weights)}.", _UNPACK)
+            if names and all(name.endswith(".npy") for name in names):
+                fix = "Convert them with torch.from_numpy and save a state dict."
+                raise UserError(f"{path} is an archive of NumPy arrays (.npz).", fix)
             if names.count("data.pkl") != 1:
                 raise UserError(f"{path} is a zip file that torch.save did not write.", SAVE_ADVICE)
             is_packed = any(record.compress_type != zipfile.ZIP_STORED or record.flag_bits & 1 for record in records)
@@ -173,13 +200,13 @@ def _find_state_dict(path: Path, content: Any) -> tuple[tuple[str, ...], dict[st
     if not candidates:
         is_optimizer = {"state", "param_groups"} <= content.keys()
         what = "only the state of an optimizer" if is_optimizer else "no tensors"
-        arrays = [name for name, value in content.items() if kind_of(value) == "NumPy array"]
+        arrays = [key for key, kind in ignored_objects(content) if kind == "NumPy array"]
         if arrays:
-            raise _array_error(path, (), arrays[0])
+            raise _array_error(path, arrays[0])
         raise UserError(f"{path} contains {what}.", SAVE_ADVICE)
     if len(candidates) > 1:
         names = ", ".join(repr(".".join(keys)) if keys else "the file itself" for keys, _ in candidates)
-        index = "".join(f"[{key!r}]" for key in candidates[-1][0])
+        index = "".join(f"[{key!r}]" for key in next(keys for keys, _ in candidates if keys))
         raise UserError(
             f"{path} contains several state dicts: {names}.",
             f"Save the right one as a separate file, for example torch.save(checkpoint{index}, 'model.pt').",
@@ -190,16 +217,14 @@ def _find_state_dict(path: Path, content: Any) -> tuple[tuple[str, ...], dict[st
         found = found[key]
     for name, value in found.items():
         if kind_of(value) == "NumPy array" and isinstance(name, str) and not is_loss_or_metric(name):
-            raise _array_error(path, keys, name)
+            raise _array_error(path, ".".join((*keys, name)))
     notes = [f"Left out {kind}." for other, kind in aside.items() if other != keys]
     return keys, tensors, tuple(notes)
 
 
-def _array_error(path: Path, keys: tuple[str, ...], name: Any) -> UserError:
-    where = ".".join((*keys, str(name)))
-    return UserError(
-        f"{path}: {where!r} is a NumPy array, not a tensor.", "Convert it with torch.from_numpy and save it again."
-    )
+def _array_error(path: Path, key: str) -> UserError:
+    what = f"{path}: {key!r} is a NumPy array, not a tensor."
+    return UserError(what, "Convert it with torch.from_numpy and save it again.")
 
 
 def _kind_of_no_network(keys: tuple[str, ...], tensors: dict[str, Tensor]) -> str:

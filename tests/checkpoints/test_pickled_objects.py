@@ -9,6 +9,7 @@ import functools
 import io
 import os
 import pickle
+import re
 import resource
 import types
 import uuid
@@ -103,9 +104,11 @@ def test_weights_in_numpy_arrays_are_not_left_out(path: Path) -> None:
     torch.save({"model": {**STATE, "head.weight": np.ones((2, 3))}}, path)
     with pytest.raises(UserError, match=r"'model\.head\.weight' is a NumPy array"):
         open_tensors(path)
-    torch.save({name: value.numpy() for name, value in STATE.items()}, path)
-    with pytest.raises(UserError, match=r"'weight' is a NumPy array"):
-        open_tensors(path)
+    arrays = {name: value.numpy() for name, value in STATE.items()}
+    for content, name in ((arrays, "weight"), ({"params": arrays}, "params.weight")):
+        torch.save(content, path)
+        with pytest.raises(UserError, match=f"'{re.escape(name)}' is a NumPy array"):
+            open_tensors(path)
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import HealthCheck, given
@@ -153,7 +154,10 @@ def test_old_pickles_and_torchscript_are_refused(tmp_path: Path) -> None:
         (b"", "neither a safetensors file nor a state dict"),
         (b"not tensors at all", "neither"),
         (b"\xff" * 3000, "neither"),
-        (b"\x89HDF\r\n\x1a\n" + bytes(100), "neither"),
+        (b"\x89HDF\r\n\x1a\n" + bytes(100), "HDF5"),
+        (b"\x1f\x8b\x08" + bytes(100), "gzip.*Unpack"),
+        (b'{"metadata": {"total_size": 3}, "weight_map": {}}', "JSON"),
+        (b"\x93NUMPY\x01\x00" + bytes(100), "NumPy"),
         (b"PK\x03\x04" + bytes(100), "is damaged"),
         (struct.pack("<Q", 20) + b'{"a":1}' + bytes(40), "is not a safetensors file"),
         (struct.pack("<Q", 10**18) + b'{"a":1}', "neither"),
@@ -177,6 +181,17 @@ def test_another_zip_file_is_refused(tmp_path: Path) -> None:
         archive.writestr("a.txt", "a")
     with pytest.raises(UserError, match=r"zip file that torch\.save did not write"):
         open_tensors(tmp_path / "some.pt")
+
+
+def test_archives_that_contain_weights_are_named(tmp_path: Path) -> None:
+    torch.save(STATE, tmp_path / "best.pt")
+    with zipfile.ZipFile(tmp_path / "run.zip", "w") as archive:
+        archive.write(tmp_path / "best.pt", "run/best.pt")
+    with pytest.raises(UserError, match=r"'best\.pt'"):
+        open_tensors(tmp_path / "run.zip")
+    np.savez(tmp_path / "some.npz", weight=np.ones(3))
+    with pytest.raises(UserError, match="NumPy arrays"):
+        open_tensors(tmp_path / "some.npz")
 
 
 def test_compressed_records_are_refused(tmp_path: Path) -> None:
