@@ -195,7 +195,7 @@ def _ignored_kind(name: str) -> str:
     return next((kind for pattern, kind in _IGNORED.items() if pattern.fullmatch(name)), "")
 
 
-@dataclass
+@dataclass(slots=True)
 class _Value:
     """A value on the stack of the checker.
 
@@ -215,18 +215,8 @@ class _Value:
 
 
 _TUPLES: Mapping[str, int] = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
-_PLAIN = (
-    "NONE",
-    "NEWTRUE",
-    "NEWFALSE",
-    "BININT",
-    "BININT1",
-    "BININT2",
-    "BINFLOAT",
-    "EMPTY_LIST",
-    "EMPTY_DICT",
-    "EMPTY_SET",
-)
+_SCALARS = ("NONE", "NEWTRUE", "NEWFALSE", "BININT", "BININT1", "BININT2", "BINFLOAT")
+_CONTAINERS = ("EMPTY_LIST", "EMPTY_DICT", "EMPTY_SET")
 
 
 class _Checker:
@@ -237,6 +227,7 @@ class _Checker:
         self._stack: list[_Value] = []
         self._outer: list[list[_Value]] = []
         self._memo: dict[int, _Value] = {}
+        self._scalar = _Value()  # one object for all, as a pickle can have millions
         self._protocol = 2
         self._rejected = ""
         self.ignored: set[str] = set()
@@ -251,7 +242,9 @@ class _Checker:
                 stack.append(_Value(len(argument), text=argument))
             case "LONG1":
                 stack.append(_Value(argument.bit_length() // 8))
-            case _ if opcode in _PLAIN:
+            case _ if opcode in _SCALARS:
+                stack.append(self._scalar)
+            case _ if opcode in _CONTAINERS:
                 stack.append(_Value())
             case "EMPTY_TUPLE":
                 stack.append(_Value(items=()))

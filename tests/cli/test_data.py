@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from core.cli.problem import COSTS, FAULTS
+from core.actions.inspect import Inspection
+from core.cli.problem import COSTS, FAULTS, FOUND
 from core.runtime.files import HOME_VARIABLE
 from core.tasks.changes import cleaned
 from core.tasks.generate import read_folder
@@ -57,6 +58,14 @@ def test_a_dry_run_estimates_each_stage(shell: Shell) -> None:
         *("Train", "Evaluate", "Rank", "Fine-tune"),
     ]
     assert not Path("model").exists()
+
+
+def test_a_dry_run_exits_with_an_error_if_something_does_not_fit(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    shell.done("tasks", "--data", "mnist5k", "--ways", "3", *SHAPE[2:], "--out", "digits")
+    monkeypatch.setattr("core.actions.inspect.inspect_problem", lambda *_: Inspection(faults=("Too large.",)))
+    result = shell("train", "--tasks", "digits", "--out", "model", *SMALL, "--dry-run")
+    assert result.code == 2
+    assert result.out == [FOUND, FAULTS, "  Too large."]
 
 
 def test_an_inspection_as_json(shell: Shell) -> None:
