@@ -305,6 +305,14 @@ def import_(
     reviewer: Annotated[
         str, Option(help="Reviewer of decisions that name none. Default: import, or cleanlab for its tables.")
     ] = "",
+    by_position: Annotated[
+        bool,
+        Option(
+            "--by-position",
+            help="For a table of cleanlab without image names: match its rows to images by position, if the given "
+            "labels prove the order.",
+        ),
+    ] = False,
     dry_run: Annotated[bool, Option("--dry-run", help="Report what would be imported, and import nothing.")] = False,
 ) -> None:
     """Import decisions from a file, all or none.
@@ -314,7 +322,8 @@ def import_(
     from core.actions.import_decisions import import_decisions, plan_import
 
     act = plan_import if dry_run else import_decisions
-    print("\n".join(act(open_workspace(workspace), file, reviewer=reviewer, as_=as_).sentences))
+    plan = act(open_workspace(workspace), file, reviewer=reviewer, as_=as_, by_position=by_position)
+    print("\n".join(plan.sentences))
 
 
 @review.command()

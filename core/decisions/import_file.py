@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import numbers
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -20,6 +20,7 @@ from core.data import ImageSet
 from core.decisions.causes import CAUSES
 from core.decisions.checks import known_keys
 from core.decisions.cleanlab import is_cleanlab, issue_decisions
+from core.decisions.image_names import with_image_ids
 from core.decisions.log import DecisionLog
 from core.decisions.records import ISSUE_VERDICTS, Decision, Entry, Item, Operation, Verdict
 from core.decisions.table import COLUMNS, ITEM, VERDICTS, unescape_formulas
@@ -62,13 +63,20 @@ class DecisionFile:
 
 
 def read_decision_file(
-    path: Path, images: ImageSet, tasks: TaskList, *, reviewer: str = "", as_: str = "unsure"
+    path: Path,
+    images: ImageSet,
+    tasks: TaskList,
+    *,
+    reviewer: str = "",
+    as_: str = "unsure",
+    by_position: bool = False,
 ) -> DecisionFile:
     """Read the decisions and comments in a file, checked against the images and the training tasks.
 
     Args:
         reviewer: Whose the decisions are that name no reviewer; empty: ``import``, or ``cleanlab`` for cleanlab's.
         as_: The verdict for an issue of cleanlab's, one of :data:`core.decisions.records.ISSUE_VERDICTS`.
+        by_position: Find the images of cleanlab's rows by position if no column names them.
 
     Raises:
         UserError: the file cannot be read, or a row is invalid; the message names the first such row and its field.
@@ -85,11 +93,12 @@ def read_decision_file(
     if as_ not in ISSUE_VERDICTS:
         raise UserError(f"An issue cannot become {as_!r}.", f"Use one of {', '.join(ISSUE_VERDICTS)}.")
     if is_cleanlab(table):
-        decisions, notes = issue_decisions(table, path.name, images, tasks, as_, reviewer or "cleanlab")
+        decisions, notes = issue_decisions(table, path.name, images, tasks, as_, reviewer or "cleanlab", by_position)
         return DecisionFile(path.name, decisions, notes=notes, are_proposals=True)
     if path.suffix == ".csv":
         table = unescape_formulas(table)
-    return _RowReader(table, path.name, images, tasks, reviewer or "import").read()
+    table, notes = with_image_ids(table, path.name, images)
+    return replace(_RowReader(table, path.name, images, tasks, reviewer or "import").read(), notes=notes)
 
 
 class _RowReader:

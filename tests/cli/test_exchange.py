@@ -44,6 +44,18 @@ def test_import_export_and_report(shell: Shell, tmp_path: Path) -> None:
     assert len(workspace.decisions.history()) == 2, "decisions in the log are not written again"
 
 
+def test_rows_of_cleanlab_are_matched_by_position_only_if_asked(shell: Shell, tmp_path: Path) -> None:
+    workspace = Workspace(tmp_path / "home" / "small")
+    images, image = workspace.project().images, some_items(workspace)["image"][0].image_id
+    given = [images.class_names[label] for label in images.labels]
+    file = tmp_path / "issues.csv"
+    pd.DataFrame({"is_label_issue": images.ids == image, "given_label": given}).to_csv(file)
+    assert "--by-position" in shell.refused("review", "import", file, "-w", "small")
+    lines = shell.done("review", "import", file, "-w", "small", "--by-position").out
+    assert len(lines) == 2
+    assert [entry.item.image_id for entry in workspace.decisions.history()] == [image]
+
+
 def test_export_says_whose_positions_it_writes(shell: Shell) -> None:
     done = shell.done("export", "-w", "small", "--formats", "learn2learn")
     assert len(done.out) == 1

@@ -124,6 +124,21 @@ class TestDecisions:
         assert "mine.csv, row 1: image_id 'gone'" in words(page)
         assert page.button(key="decisions_write")
 
+    def test_rows_of_cleanlab_are_matched_by_position_only_if_asked(self, page: Any, empty: Workspace) -> None:
+        project = empty.project()
+        images, used = project.images, project.tasks.train.rows["image_id"].iloc[0]
+        given = [images.class_names[label] for label in images.labels]
+        issues = pd.DataFrame({"is_label_issue": images.ids == used, "given_label": given})
+        self.upload(page, "issues.csv", issues.to_csv())
+        assert "issues.csv does not name its images" in words(page)
+        page.checkbox(key="decisions_by_position").check()
+        run_again(page)
+        assert "cannot prove the order within a class" in words(page)
+        click(page, "decisions_import")
+        assert {entry.item.image_id for entry in empty.decisions.current().values()} == {used}
+        self.upload(page, "issues.csv", issues.iloc[::-1].to_csv(index=False))
+        assert "issues.csv, row 1: given_label" in words(page)
+
     def test_decisions_and_report_are_written(self, page: Any, empty: Workspace) -> None:
         image = str(empty.project().tasks.train.rows["image_id"].iloc[0])
         empty.decisions.append([Decision(Item("image", image_id=image), "remove", reviewer="ann")])

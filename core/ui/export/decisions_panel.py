@@ -53,15 +53,22 @@ def _import(context: Context) -> None:
         format_func=lambda verdict: _WORDS.get(verdict, verdict),
         key="decisions_as",
     )
+    by_position = st.checkbox(
+        "Match cleanlab rows by position",
+        key="decisions_by_position",
+        help="Only for a table that does not name its images. Its column given_label must prove the order: every row's "
+        "must be the class of the image at its position.",
+    )
     if upload is None:
         st.caption(
             "Each row has a task_id, an image_id, or both with a role; a verdict (keep, remove, relabel, unsure); a "
-            "label if the verdict is relabel; and optionally cause, reason, reviewer and comment. The reviewer of rows "
-            "without one is “import”, or “cleanlab” for cleanlab issues. You see the effect before anything is written."
+            "label if the verdict is relabel; and optionally cause, reason, reviewer and comment. A column of file "
+            "names can replace image_id. The reviewer of rows without one is “import”, or “cleanlab” for cleanlab "
+            "issues. You see the effect before anything is written."
         )
         return
     path = save_upload(upload)
-    plan = plan_import(context.workspace, path, as_=as_ or ISSUE_VERDICTS[0])
+    plan = plan_import(context.workspace, path, as_=as_ or ISSUE_VERDICTS[0], by_position=by_position)
     st.markdown("\n".join(f"- {plain(sentence)}" for sentence in plan.sentences))
     if plan.changing:
         words = partial(decision_text, names=context.project.images.class_names)
@@ -76,7 +83,7 @@ def _import(context: Context) -> None:
             ]
             st.dataframe(rows, hide_index=True)
     if st.button("Import decisions", type="primary", disabled=plan.is_empty, key="decisions_import"):
-        done = import_decisions(context.workspace, path, as_=as_ or ISSUE_VERDICTS[0])
+        done = import_decisions(context.workspace, path, as_=as_ or ISSUE_VERDICTS[0], by_position=by_position)
         number = count(len(done.decisions), "decision")
         st.session_state[_MESSAGE] = f"Imported {number} from {plain(done.source)}. Undo reverts those of one reviewer."
         st.rerun()
