@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import pickle
 import struct
@@ -9,12 +10,14 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 from PIL import Image
 
 from core.data.readers.cifar100 import CLASSES
 from tests.data.pictures import picture, write_files, write_zip
 
 FC100 = {"train": ("apple", "bottle"), "val": ("bear", "beaver"), "test": ("baby", "bee")}
+HUGGINGFACE_FEATURES = {"image": {"_type": "Image"}, "label": {"_type": "ClassLabel", "names": ["cat", "dog"]}}
 
 
 def make_all(root: Path) -> None:
@@ -35,6 +38,7 @@ def make_all(root: Path) -> None:
     _cifar(data)
     _mini_imagenet(data / "mini")
     _huggingface(data / "saved")
+    _hub(data / "hub" / "data")
 
 
 def _gradients(folder: Path) -> None:
@@ -49,7 +53,11 @@ def _omniglot(data: Path) -> None:
         names = [
             f"images_{part}/{alphabet}/character{c:02d}/{c:04d}_{drawer:02d}.png" for c in (1, 2) for drawer in (1, 2)
         ]
-        content = {name: picture(1, (105, 105), "1") for name in names}
+        drawing = Image.new("1", (105, 105), 1)
+        drawing.paste(0, (20, 30, 70, 60))
+        stream = io.BytesIO()
+        drawing.save(stream, "PNG")
+        content = {name: stream.getvalue() for name in names}
         (data / "omniglot").mkdir(exist_ok=True)
         write_zip(data / "omniglot" / f"images_{part}.zip", content)
     lists = {
@@ -104,15 +112,26 @@ def _mini_imagenet(folder: Path) -> None:
 
 def _huggingface(folder: Path) -> None:
     folder.mkdir()
-    kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
-    images = pa.array([{"bytes": picture(n), "path": None} for n in range(4)], kind)
-    table = pa.table({"image": images, "label": pa.array([0, 1, 0, 1], pa.int64())})
+    table = _huggingface_table(0)
     with (
         pa.OSFile(str(folder / "data-00000-of-00001.arrow"), "wb") as sink,
         pa.ipc.new_stream(sink, table.schema) as out,
     ):
         out.write_table(table)
-    features = {"image": {"_type": "Image"}, "label": {"_type": "ClassLabel", "names": ["cat", "dog"]}}
-    (folder / "dataset_info.json").write_text(json.dumps({"features": features}))
+    (folder / "dataset_info.json").write_text(json.dumps({"features": HUGGINGFACE_FEATURES}))
     state = {"_data_files": [{"filename": "data-00000-of-00001.arrow"}]}
     (folder / "state.json").write_text(json.dumps(state))
+
+
+def _hub(folder: Path) -> None:
+    folder.mkdir(parents=True)
+    for number, part in enumerate(("train", "test")):
+        metadata = {"huggingface": json.dumps({"info": {"features": HUGGINGFACE_FEATURES}})}
+        table = _huggingface_table(4 * number).replace_schema_metadata(metadata)
+        pq.write_table(table, folder / f"{part}-00000-of-00001.parquet")
+
+
+def _huggingface_table(first: int) -> pa.Table:
+    kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    images = pa.array([{"bytes": picture(first + n), "path": None} for n in range(4)], kind)
+    return pa.table({"image": images, "label": pa.array([0, 1, 0, 1], pa.int64())})

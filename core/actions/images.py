@@ -6,15 +6,16 @@ from pathlib import Path
 
 from core.actions.image_settings import ImportOptions
 from core.data import SOURCES
+from core.data.description import describe_listing
 from core.data.listing import Listing, with_rotations
-from core.data.readers import ReadOptions, read_listing
+from core.data.readers import read_listing
 from core.data.store import StoredImages, store_images, stored_image_sets
 from core.runtime.progress import Progress
 
 
 def listing_of(path: Path, options: ImportOptions) -> Listing:
     """Return a listing of the images at ``path``, not decoded; raise UserError if nothing there can be read."""
-    listing = read_listing(path, options.format, ReadOptions(splits=options.splits, encoding=options.encoding or None))
+    listing = read_listing(path, options.format, options.read_options)
     return with_rotations(listing) if options.rotations else listing
 
 
@@ -28,7 +29,8 @@ def add_images(
     """
     form = options.target_format
     progress.stage("listing files", 1)
-    listing, story = listing_of(path, options), {"path": str(path), "command": command}
+    listing = listing_of(path, options)
+    story = {"path": str(path), "command": command, "description": describe_listing(listing)}
     skip = options.skip_unreadable
     return store_images(listing, name=name, form=form, skip_unreadable=skip, story=story, progress=progress)
 

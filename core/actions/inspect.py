@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import os
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,17 +16,19 @@ from core.actions.images import ImportOptions, listing_of
 from core.checkpoints.foreign import inspect_checkpoint
 from core.checkpoints.matching import CheckpointHints
 from core.checkpoints.model import Model, ModelSpec, load_model
-from core.data.decode import UnreadableError, decode
-from core.data.listing import SPLITS, Listing
-from core.data.store import resolve_format
+from core.data.decode import ImageSpec, UnreadableError, decode
+from core.data.description import describe_listing
+from core.data.listing import Listing, encode_labels
+from core.data.survey import resolve_format, survey_images
 from core.editing.measured_cost import WorkEstimate, estimate_costs
 from core.maml.settings import TrainSettings
 from core.runtime.errors import UserError
-from core.runtime.progress import Progress, format_count
+from core.runtime.progress import Progress, format_count, format_names
 from core.tasks.generate import TaskFolder, read_folder
 from core.workspace.workspace import Project, check_fit
 
-_PREVIEW_IMAGES = 48
+PREVIEW_CLASSES, PREVIEW_IMAGES = 12, 4
+"""Classes of a preview, and images of each."""
 
 
 @dataclass(frozen=True)
@@ -117,65 +121,69 @@ def _task_text(folder: TaskFolder) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class Preview:
-    """Some images as they would be read, ``(n, height, width, channels)`` uint8, and the class of each."""
+    """Some images of every class as they would be stored, ``(n, height, width, channels)`` uint8.
+
+    Attributes:
+        classes: The class of each.
+        counts: Images per class, of all classes.
+    """
 
     pixels: np.ndarray
     classes: tuple[str, ...]
+    counts: Mapping[str, int]
 
 
-def inspect_images(path: Path, options: ImportOptions) -> tuple[Inspection, Preview | None]:
-    """Inspect a sample of images; raise UserError if nothing is there. The preview is None if none can be read."""
+def inspect_images(
+    path: Path, options: ImportOptions, progress: Progress | None = None
+) -> tuple[Inspection, Preview | None]:
+    """Inspect images before they are imported; raise UserError if nothing is there.
+
+    Returns:
+        The findings, and some images of the first classes; None if none can be read or their format is not clear.
+    """
     listing = listing_of(path, options)
-    sizes = listing.table.groupby("class").size().sort_values(kind="stable")
-    facts = [
-        f"{listing.name}: {len(listing):,} images of {len(sizes):,} classes, {span(sizes)} per class.",
-        *_split_text(listing),
-        *listing.notes,
-    ]
+    facts = [*describe_listing(listing), *listing.notes]
+    sizes = dict(sorted(Counter(listing.table["class"].tolist()).items()))
     faults = []
-    if small := int((sizes < 2).sum()):
+    if small := [name for name, count in sizes.items() if count < 2]:
         faults.append(
-            f"{small:,} classes have a single image, the first {sizes.index[0]!r}: a task needs at least one support "
-            "and one query image per class. Remove these classes or add images."
+            f"{format_count(len(small), 'class has', 'classes have')} a single image: {format_names(small)}. A task "
+            "needs at least one support and one query image per class: remove these classes or add images."
+        )
+    survey = survey_images(listing, progress)
+    if survey.unreadable:
+        position, reason = next(iter(survey.unreadable.items()))
+        faults.append(
+            f"{len(survey.unreadable):,} of {len(listing):,} images cannot be read, the first "
+            f"{listing.table['id'].iloc[position]}: {reason}. Repair or remove them, or import with --skip-unreadable."
         )
     try:
-        spec = resolve_format(listing, options.target_format)
+        spec, notes = resolve_format(listing, options.target_format, survey)
     except UserError as error:
         return Inspection(tuple(facts), (*faults, str(error))), None
-    pixels, classes, unreadable = [], [], []
-    sample = np.unique(np.linspace(0, len(listing) - 1, min(_PREVIEW_IMAGES, len(listing))).astype(int))
-    for position in map(int, sample):
-        row = listing.table.iloc[position]
-        try:
-            image = decode(listing.read(position), *spec, int(row["turn"]))
-        except UnreadableError as error:
-            unreadable.append(f"{row['id']}: {error}")
-            continue
-        pixels.append(image)
-        classes.append(str(row["class"]))
+    facts += notes
     facts.append(
         f"Stored as {spec.height} x {spec.width}, {'greyscale' if spec.channels == 1 else 'colour'}"
         f"{', inverted' if spec.invert else ''}: {len(listing) * math.prod(spec[:3]) / 1e9:.2g} GB on disk."
     )
-    if unreadable:
-        faults.append(
-            f"{len(unreadable)} of {len(sample)} sampled images cannot be read: {unreadable[0]}. "
-            "Repair or remove them, or import with --skip-unreadable."
-        )
-    preview = Preview(np.stack(pixels), tuple(classes)) if pixels else None
+    pixels, classes = _sample(listing, spec)
+    preview = Preview(np.stack(pixels), tuple(classes), sizes) if pixels else None
     return Inspection(tuple(facts), tuple(faults)), preview
 
 
-def _split_text(listing: Listing) -> list[str]:
-    table = listing.table[listing.table["split"] != ""]
-    if table.empty:
-        return ["No official split: hold out images of every class, or whole classes."]
-    parts = [
-        f"{part} {format_count(rows['class'].nunique(), 'class', 'classes')}, {format_count(len(rows), 'image')}"
-        for part, rows in table.groupby("split")
-    ]
-    order = sorted(parts, key=lambda text: SPLITS.index(text.split(" ")[0]))
-    return [f"Official split: {'; '.join(order)}."]
+def _sample(listing: Listing, spec: ImageSpec) -> tuple[list[np.ndarray], list[str]]:
+    """Return the pixels and the class of images spread over each of the first classes."""
+    pixels, classes = [], []
+    labels, names = encode_labels(listing.table)
+    for label, name in enumerate(names[:PREVIEW_CLASSES]):
+        positions = np.flatnonzero(labels == label)
+        for position in positions[np.unique(np.linspace(0, len(positions) - 1, PREVIEW_IMAGES).astype(int))]:
+            try:
+                pixels.append(decode(listing.read(int(position)), *spec, int(listing.table["turn"].iloc[position])))
+            except UnreadableError:
+                continue  # reported by the survey, or by the import
+            classes.append(name)
+    return pixels, classes
 
 
 def span(counts: object) -> str:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 FOUND, FAULTS, COSTS = "found:", "does not fit:", "cost on this machine, measured on a few tasks:"
 """Headings of a report."""
-_READING = ("format", "splits", "size", "channels", "invert", "rotations", "encoding")
+_READING = ("format", "splits", "class_level", "table", "size", "fit", "channels", "invert", "rotations", "encoding")
 _HINTS = ("backbone", "algorithm", "shape", "ways", "steps", "rate")
 _FURTHER = ("pooling", "activation", "proximity", "delta")
 
@@ -62,8 +62,8 @@ def data(
     if download:
         download_data(options.format, path, progress)
     stored = add_images(path, options, name=name, command=this_command(), progress=progress)
-    for note in stored.story["notes"]:
-        message(note)
+    for sentence in (*stored.story.get("description", ()), *stored.story["notes"]):
+        message(sentence)
     height, width, channels = stored.shape
     unreadable = f"; {stored.unreadable:,} unreadable left out" if stored.unreadable else ""
     message(

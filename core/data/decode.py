@@ -7,21 +7,36 @@ import warnings
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError, features
 
 from core.runtime.failed_downloads import describe_failed_download
 
 Raw = bytes | np.ndarray
 """An encoded image, or uint8 pixels ``(height, width)`` or ``(height, width, 3)``."""
 
-FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
-SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm")
+_HAS_AVIF = features.check("avif")  # Pillow from 11.3 on, if it was built with it
+FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF", "PPM", *(("AVIF",) if _HAS_AVIF else ()))
+SUFFIXES = (
+    *(".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm"),
+    *((".avif",) if _HAS_AVIF else ()),
+)
+REFUSE, CROP, PAD, RESIZE = "refuse", "crop", "pad", "resize"
+FITS = {
+    REFUSE: "refused",
+    CROP: "scaled to cover the size, and cropped around the centre",
+    PAD: "scaled to fit into the size, and padded with background",
+    RESIZE: "scaled in each direction, which distorts them",
+}
+"""What may happen to images whose shape differs from that of the size they are stored in."""
 MAX_PIXELS = 50_000_000
 MAX_BYTES = 256_000_000
 # Warnings about too many pixels, which raise an error below, and about damaged metadata. They are filtered at import
 # because filters apply to the whole process and images are opened from several threads.
 warnings.filterwarnings("ignore", module=r"PIL\.")
-_GREY_MODES = ("1", "L", "LA", "La", "I", "I;16", "I;16B", "I;16L", "F")
+_DEEP_MODES = ("I", "I;16", "I;16B", "I;16L", "I;16N", "F")
+_GREY_MODES = ("1", "L", "LA", "La", *_DEEP_MODES)
+_SIXTEEN_BITS = (0.0, 65535.0)
+_ORIENTATION, _QUARTER_TURNS = 0x0112, (5, 6, 7, 8)
 
 
 class UnreadableError(Exception):
@@ -34,15 +49,18 @@ class ImageSpec(NamedTuple):
     height: int
     width: int
     channels: int
-    invert: bool
+    invert: bool = False
+    fit: str = CROP
+    value_range: tuple[float, float] | None = None
 
 
 class ImageHeader(NamedTuple):
-    """An image's header: its size in pixels, and whether it is greyscale."""
+    """An image's header: its size in pixels as it is shown, and whether it is greyscale and of more than 8 bits."""
 
     height: int
     width: int
     grey: bool
+    deep: bool = False
 
 
 def read_header(raw: Raw) -> ImageHeader:
@@ -54,39 +72,94 @@ def read_header(raw: Raw) -> ImageHeader:
     if isinstance(raw, np.ndarray):
         return ImageHeader(raw.shape[0], raw.shape[1], raw.ndim == 2)
     with _open(raw) as image:
-        return ImageHeader(image.height, image.width, image.mode in _GREY_MODES)
+        height, width = (image.width, image.height) if _is_turned(image) else (image.height, image.width)
+        return ImageHeader(height, width, image.mode in _GREY_MODES, image.mode in _DEEP_MODES)
 
 
-def decode(raw: Raw, height: int, width: int, channels: int, invert: bool = False, turns: int = 0) -> np.ndarray:
+def read_value_range(raw: Raw) -> tuple[float, float]:
+    """Return the lowest and the highest finite value of an image of more than 8 bits per pixel.
+
+    Raises:
+        UnreadableError: the bytes are not an image, are truncated, or no value is finite.
+    """
+    values = np.asarray(_load(raw), dtype=np.float64)
+    values = values[np.isfinite(values)]
+    if not values.size:
+        raise UnreadableError("none of its values is a number")
+    return float(values.min()), float(values.max())
+
+
+def is_cut(height: int, width: int, target_height: int, target_width: int) -> bool:
+    """Return whether an image that is scaled to cover the target has pixels outside it."""
+    scale = max(target_height / height, target_width / width)
+    return round(height * scale) != target_height or round(width * scale) != target_width
+
+
+def decode(
+    raw: Raw,
+    height: int,
+    width: int,
+    channels: int,
+    invert: bool = False,
+    fit: str = CROP,
+    value_range: tuple[float, float] | None = None,
+    turns: int = 0,
+) -> np.ndarray:
     """Return the pixels ``(height, width, channels)`` as uint8.
 
-    An image with a different aspect ratio is scaled to cover the size and centre-cropped. Transparency is composited
-    on white, 16-bit grey is scaled to 8 bits, the EXIF orientation is applied, and only the first frame of an animation
-    is used.
+    Transparency is composited on white, the EXIF orientation is applied, and only the first frame of an animation is
+    used.
 
     Args:
         invert: Replace every value v by 255 - v.
+        fit: What to do with an image of another shape, one of :data:`FITS`.
+        value_range: The values of images of more than 8 bits that become 0 and 255; None: 0 and 65,535.
         turns: Number of counter-clockwise quarter turns, applied last.
 
     Raises:
-        UnreadableError: the bytes are not an image, are truncated, or the image is too large.
+        UnreadableError: the bytes are not an image, are truncated, the image is too large, or its shape is refused.
     """
-    if isinstance(raw, np.ndarray):
-        image: Image.Image = Image.fromarray(raw)
-    else:
-        try:
-            with _open(raw) as opened:
-                opened.load()
-                image = ImageOps.exif_transpose(opened)
-        except UnreadableError:
-            raise
-        except Exception as error:  # Pillow's decoders raise arbitrary exceptions on damaged files
-            raise UnreadableError(f"damaged or truncated ({error})") from error
-    image = _to_8_bit(image).convert("L" if channels == 1 else "RGB")
+    image = Image.fromarray(raw) if isinstance(raw, np.ndarray) else _load(raw)
+    image = _to_8_bit(image, value_range or _SIXTEEN_BITS).convert("L" if channels == 1 else "RGB")
     if image.size != (width, height):
-        image = ImageOps.fit(image, (width, height), Image.Resampling.LANCZOS)
+        image = _fitted(image, width, height, fit, background=255 if invert else 0)
     pixels = np.asarray(image, dtype=np.uint8).reshape(height, width, channels)
     return np.rot90(255 - pixels if invert else pixels, turns)
+
+
+def _load(raw: Raw) -> Image.Image:
+    if isinstance(raw, np.ndarray):
+        return Image.fromarray(raw)
+    try:
+        with _open(raw) as opened:
+            opened.load()
+            return ImageOps.exif_transpose(opened)
+    except UnreadableError:
+        raise
+    except Exception as error:  # Pillow's decoders raise arbitrary exceptions on damaged files
+        raise UnreadableError(f"damaged or truncated ({error})") from error
+
+
+def _is_turned(image: Image.Image) -> bool:
+    """Return whether the EXIF orientation exchanges height and width; Pillow does so itself for TIFF."""
+    if image.format == "TIFF" or not {"exif", "Raw profile type exif"} & image.info.keys():
+        return False
+    try:
+        return image.getexif().get(_ORIENTATION, 1) in _QUARTER_TURNS
+    except Exception:  # damaged metadata, which decoding ignores as well
+        return False
+
+
+def _fitted(image: Image.Image, width: int, height: int, fit: str, background: int) -> Image.Image:
+    size = (width, height)
+    if fit == PAD:
+        colour = background if image.mode == "L" else (background,) * 3
+        return ImageOps.pad(image, size, Image.Resampling.LANCZOS, color=colour)
+    if fit == RESIZE:
+        return image.resize(size, Image.Resampling.LANCZOS)
+    if fit == REFUSE and is_cut(image.height, image.width, height, width):
+        raise UnreadableError(f"it has {image.width} x {image.height} pixels, which is another shape")
+    return ImageOps.fit(image, size, Image.Resampling.LANCZOS)
 
 
 def _open(raw: bytes) -> Image.Image:
@@ -109,15 +182,12 @@ def _open(raw: bytes) -> Image.Image:
     return image
 
 
-def _to_8_bit(image: Image.Image) -> Image.Image:
+def _to_8_bit(image: Image.Image, value_range: tuple[float, float]) -> Image.Image:
     """Convert to 8 bits without transparency from modes that ``convert`` would clip or misread."""
-    if image.mode.startswith("I;16"):
-        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-    if image.mode in ("I", "F"):
-        values = np.asarray(image, dtype=np.float64)
-        # Pillow opens 16-bit grey PNG as mode I: values above 255 mean a 16-bit scale.
-        scale = 257.0 if np.nanmax(values, initial=0) > 255 else 1.0
-        return Image.fromarray(np.clip(np.nan_to_num(values) / scale, 0, 255).astype(np.uint8))
+    if image.mode in _DEEP_MODES:
+        low, high = value_range
+        scaled = (np.nan_to_num(np.asarray(image, dtype=np.float64), nan=low) - low) * (255 / (high - low))
+        return Image.fromarray(np.clip(np.rint(scaled), 0, 255).astype(np.uint8))
     if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
         image = image.convert("RGBA")
         white = Image.new("RGBA", image.size, "white")

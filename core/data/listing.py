@@ -24,13 +24,15 @@ class TargetFormat:
 
     Attributes:
         size: Height and width; None keeps the size of the images, which must then be equal.
-        channels: 1 (grey) or 3 (colour); None: grey if the sampled images are.
+        channels: 1 (grey) or 3 (colour); None: grey if all images are.
         invert: Invert dark-on-bright images to bright-on-dark: TaskLens expects a bright foreground.
+        fit: What to do with images of another shape, one of :data:`core.data.decode.FITS`; None: refuse them.
     """
 
     size: tuple[int, int] | None = None
     channels: int | None = None
     invert: bool = False
+    fit: str | None = None
 
 
 @dataclass(frozen=True, eq=False)

@@ -18,7 +18,7 @@ import re
 import shutil
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from functools import lru_cache
 from itertools import chain
 from pathlib import Path
@@ -27,9 +27,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from core.data.decode import ImageSpec, UnreadableError, decode, read_header
+from core.data.decode import ImageSpec, UnreadableError, decode
 from core.data.images import ImageSet
 from core.data.listing import Listing, TargetFormat, encode_labels
+from core.data.survey import JOB_IMAGES, THREADS, resolve_format, survey_images
 from core.runtime.errors import UserError
 from core.runtime.files import (
     ArrayFile,
@@ -45,13 +46,10 @@ from core.runtime.progress import Progress
 
 FORMAT = 1
 PIXELS, TABLE, DESCRIPTION = "pixels.npy", "images.parquet", "images.json"
-_PROGRESS, _UNREADABLE = "progress.json", "unreadable.csv"
+_PROGRESS, _SPEC, _UNREADABLE = "progress.json", "format.json", "unreadable.csv"
 _HEADER = 128  # bytes of a .npy header for four axes
 _BLOCK_IMAGES = 512  # images between two progress reports
-_JOB_IMAGES = 32  # images per thread job: with fewer small images, threads mostly wait for each other
 _SAVE_SECONDS = 1.0  # between two progress records on disk
-_MAX_SAMPLED = 64  # images whose headers are read
-_THREADS = 4
 _MAX_SHOWN = 5  # unreadable images in an error
 _ABANDONED_SECONDS = 30 * 24 * 3600
 _NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,63}")
@@ -145,40 +143,6 @@ def _open(folder: Path, name: str, changed: int) -> ImageSet:
     return ImageSet(name, pixels, labels, names, ids, splits, groups, positions, hash)
 
 
-def resolve_format(listing: Listing, requested: TargetFormat) -> ImageSpec:
-    """Return the pixel format for the images, inferring what neither the user nor the format specifies.
-
-    Reads the headers of up to 64 images, spread over the listing.
-
-    Raises:
-        UserError: none of them can be read, or they differ in size and no size was given.
-    """
-    default, ids = listing.form, listing.table["id"]
-    size, channels = requested.size or default.size, requested.channels or default.channels
-    invert = requested.invert or default.invert
-    if size and channels:
-        return ImageSpec(*size, channels, invert)
-    sizes: dict[tuple[int, int], str] = {}  # with the id of the first image of this size
-    is_grey, failure = True, ""
-    for position in np.unique(np.linspace(0, len(listing) - 1, min(_MAX_SAMPLED, len(listing))).astype(int)):
-        try:
-            header = read_header(listing.read(int(position)))
-        except UnreadableError as error:
-            failure = f"{ids.iloc[position]}: {error}"
-            continue
-        sizes.setdefault((header.height, header.width), ids.iloc[position])
-        is_grey &= header.grey
-    if not sizes:
-        raise UserError(f"{listing.name}: none of the sampled images can be read ({failure}).", "Check the files.")
-    if not size and len(sizes) > 1:
-        examples = [f"{image_id} has {width} x {height}" for (height, width), image_id in sizes.items()]
-        raise UserError(
-            f"{listing.name}: images differ in size: {', '.join(examples[:2])}.",
-            "Choose one size to scale them to, for example --size 84.",
-        )
-    return ImageSpec(*(size or next(iter(sizes))), channels or (1 if is_grey else 3), invert)
-
-
 def store_images(
     listing: Listing,
     *,
@@ -203,12 +167,13 @@ def store_images(
         raise UserError(
             f"{name!r} is not a valid name for an image set.", "Use up to 64 letters, digits, '.', '_' and '-'."
         )
-    spec = resolve_format(listing, form or TargetFormat())
+    form, progress = form or TargetFormat(), progress or Progress()
     _delete_abandoned()
-    stamp = content_hash(listing.stamp, spec, listing.table["id"].tolist(), listing.table["class"].tolist())
+    request = [astuple(form), astuple(listing.form)]
+    stamp = content_hash(listing.stamp, request, listing.table["id"].tolist(), listing.table["class"].tolist())
     for stored in stored_image_sets():
         if stamp in stored.stamps and (
-            not stored.unreadable or (skip_unreadable and not _is_readable_again(stored, listing, spec))
+            not stored.unreadable or (skip_unreadable and not _is_readable_again(stored, listing))
         ):
             _update_positions(stored.folder, listing)
             return _add_name(stored, name, stamp)
@@ -220,11 +185,24 @@ def store_images(
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError as error:
                 raise UserError("Another process is importing these images.", "Wait for it to finish.") from error
-            pixels, bad = _decode(listing, spec, partial, progress or Progress())
+            spec, notes = _resolved_format(listing, form, partial, progress)
+            pixels, bad = _decode(listing, spec, partial, progress)
             if bad and not skip_unreadable:
                 raise _unreadable_error(listing, bad, partial / _UNREADABLE)
-            story = {**(story or {}), "notes": list(listing.notes), "form": spec._asdict()}
+            story = {**(story or {}), "notes": [*listing.notes, *notes], "form": spec._asdict()}
             return _finish(listing, pixels, bad, partial, name, stamp, story)
+
+
+def _resolved_format(
+    listing: Listing, form: TargetFormat, partial: Path, progress: Progress
+) -> tuple[ImageSpec, list[str]]:
+    """Return the pixel format and the notes on it, which an interrupted import has stored."""
+    file = partial / _SPEC
+    if not file.exists():
+        spec, notes = resolve_format(listing, form, survey_images(listing, progress))
+        write_json(file, {"spec": spec._asdict(), "notes": notes})
+    stored = read_json(file)
+    return ImageSpec(**stored["spec"]), stored["notes"]
 
 
 def _decode(listing: Listing, spec: ImageSpec, partial: Path, progress: Progress) -> tuple[ArrayFile, dict[int, str]]:
@@ -247,11 +225,11 @@ def _decode(listing: Listing, spec: ImageSpec, partial: Path, progress: Progress
     saved_at = time.monotonic()
     path = partial / PIXELS
     path.touch()
-    with path.open("r+b") as stream, ThreadPoolExecutor(_THREADS) as pool:
+    with path.open("r+b") as stream, ThreadPoolExecutor(THREADS) as pool:
         for start in range(done, n, _BLOCK_IMAGES):
             stream.seek(_HEADER + (start - len(bad)) * size)
             block = range(start, min(start + _BLOCK_IMAGES, n))
-            jobs = [block[first : first + _JOB_IMAGES] for first in range(0, len(block), _JOB_IMAGES)]
+            jobs = [block[first : first + JOB_IMAGES] for first in range(0, len(block), JOB_IMAGES)]
             for position, pixels in zip(block, chain.from_iterable(pool.map(decode_job, jobs)), strict=True):
                 if isinstance(pixels, str):
                     bad[position] = pixels
@@ -283,9 +261,10 @@ def _resume_state(listing: Listing, spec: ImageSpec, partial: Path) -> tuple[int
     return done, {position: reason for position, reason in bad.items() if position < done}
 
 
-def _is_readable_again(stored: StoredImages, listing: Listing, spec: ImageSpec) -> bool:
+def _is_readable_again(stored: StoredImages, listing: Listing) -> bool:
     """Return whether a skipped image has become readable, for example by new permissions, which no stamp reflects."""
     skipped = {image["id"] for image in read_json(stored.folder / DESCRIPTION)["unreadable"]}
+    spec = ImageSpec(*stored.shape)  # whether an image can be read does not depend on what happens to its pixels
     return _first_readable(listing, spec, np.flatnonzero(listing.table["id"].isin(skipped)).tolist()) is not None
 
 
@@ -352,6 +331,7 @@ def _finish(
         "added": pd.Timestamp.now("UTC").isoformat(),
     }
     (partial / _PROGRESS).unlink()
+    (partial / _SPEC).unlink()
     (partial / _UNREADABLE).unlink(missing_ok=True)
     write_json(partial / DESCRIPTION, description)
     partial.rename(folder)

@@ -12,9 +12,21 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageOps, features
 
-from core.data.decode import ImageHeader, UnreadableError, decode, read_header
+from core.data.decode import (
+    CROP,
+    PAD,
+    REFUSE,
+    RESIZE,
+    SUFFIXES,
+    ImageHeader,
+    UnreadableError,
+    decode,
+    is_cut,
+    read_header,
+    read_value_range,
+)
 from core.runtime.errors import Cancelled
 from tests.data.pictures import picture
 
@@ -85,9 +97,33 @@ def test_cmyk_is_converted() -> None:
     assert max(shown[1:]) < 60
 
 
-def test_floating_point_images_are_read() -> None:
-    assert grey(encoded(Image.fromarray(np.full((4, 4), 12.0, dtype=np.float32)), "TIFF")) == [12]
-    assert grey(encoded(Image.fromarray(np.full((4, 4), np.nan, dtype=np.float32)), "TIFF")) == [0]
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        (np.array([[0, 0.5], [0.75, 1]], np.float32), (0.0, 1.0)),
+        (np.array([[-1, 0], [0.5, 1]], np.float32), (-1.0, 1.0)),
+        (np.array([[0, 1000], [2000, 4095]], np.uint16), (0.0, 4095.0)),
+        (np.array([[-1000, 0], [500, 3000]], np.int32), (-1000.0, 3000.0)),
+    ],
+)
+def test_images_of_more_than_8_bits_are_scaled_by_a_given_range(
+    values: np.ndarray, expected: tuple[float, float]
+) -> None:
+    raw = encoded(Image.fromarray(values), "TIFF")
+    assert read_header(raw) == ImageHeader(2, 2, grey=True, deep=True)
+    assert read_value_range(raw) == expected
+    low, high = expected
+    shown = decode(raw, 2, 2, 1, value_range=expected)[..., 0]
+    assert shown.tolist() == np.rint((values - low) * 255.0 / (high - low)).tolist()
+    assert decode(raw, 2, 2, 1, value_range=(low, 2 * high - low))[..., 0].max() == 128
+
+
+def test_values_that_are_not_finite_count_as_the_lowest() -> None:
+    raw = encoded(Image.fromarray(np.array([[np.nan, 1], [2, 3]], np.float32)), "TIFF")
+    assert read_value_range(raw) == (1.0, 3.0)
+    assert decode(raw, 2, 2, 1, value_range=(0.0, 3.0))[..., 0].tolist() == [[0, 85], [170, 255]]
+    with pytest.raises(UnreadableError):
+        read_value_range(encoded(Image.fromarray(np.full((4, 4), np.nan, dtype=np.float32)), "TIFF"))
 
 
 def test_exif_orientation_is_applied() -> None:
@@ -100,6 +136,23 @@ def test_exif_orientation_is_applied() -> None:
     assert shown[8:].max() == 0
 
 
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "TIFF", "AVIF"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_the_header_has_the_size_as_shown(kind: str, orientation: int) -> None:
+    if kind == "AVIF" and not features.check("avif"):
+        assert ".avif" not in SUFFIXES
+        return
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    raw = encoded(Image.new("RGB", (40, 30), "red"), kind, exif=exif)
+    with Image.open(io.BytesIO(raw)) as opened:
+        opened.load()
+        width, height = ImageOps.exif_transpose(opened).size
+    header = read_header(raw)
+    assert (header.width, header.height) == (width, height)
+    assert {width, height} == {40, 30}
+
+
 def test_first_frame_of_an_animation_is_used() -> None:
     frames = [Image.new("L", (4, 4), value) for value in (50, 200)]
     for kind in ("GIF", "WEBP", "TIFF"):
@@ -107,10 +160,30 @@ def test_first_frame_of_an_animation_is_used() -> None:
         assert abs(value - 50) <= 3
 
 
-def test_other_aspect_ratios_are_centre_cropped() -> None:
+def test_what_happens_to_other_shapes() -> None:
     pixels = np.zeros((4, 12), dtype=np.uint8)
     pixels[:, 4:8] = 255
-    assert grey(encoded(Image.fromarray(pixels))) == [255]
+    raw = encoded(Image.fromarray(pixels))
+    assert grey(raw, fit=CROP) == [255]
+    resized = decode(raw, 4, 4, 1, fit=RESIZE)[..., 0]
+    assert resized[:, 0].max() < 100 < resized[:, 1].min()
+    padded = decode(raw, 12, 12, 1, fit=PAD)[..., 0]
+    assert (padded[4:8] == pixels).all()
+    assert padded[:4].max() == padded[8:].max() == 0
+    inverted = decode(raw, 12, 12, 1, invert=True, fit=PAD)[..., 0]
+    assert (inverted[4:8] == 255 - pixels).all()
+    assert inverted[:4].max() == inverted[8:].max() == 0  # the background is dark after inverting, too
+    with pytest.raises(UnreadableError, match="12 x 4"):
+        decode(raw, 4, 4, 1, fit=REFUSE)
+    assert decode(raw, 2, 6, 1, fit=REFUSE).shape == (2, 6, 1)
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "cut"),
+    [(84, 84, False), (105, 105, False), (83, 84, True), (100, 99, True), (1000, 999, False), (64, 32, True)],
+)
+def test_shapes_that_are_cut(height: int, width: int, cut: bool) -> None:
+    assert is_cut(height, width, 84, 84) is cut
 
 
 def test_turns_are_counter_clockwise() -> None:

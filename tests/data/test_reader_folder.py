@@ -76,7 +76,7 @@ def test_splits_above_the_classes(tmp_path: Path) -> None:
         assert column(listing, "split") == ["train"] * 3 + ["val", "test"]
         assert column(listing, "class") == ["a", "a", "b", "b", "c"]
         (note,) = listing.notes
-        assert "3 images in train, 1 image in val, 1 image in test" in note
+        assert "'Validation/' is val" in note
 
 
 def test_single_split(tmp_path: Path) -> None:
@@ -101,18 +101,32 @@ def test_skipped_files_are_reported(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     listing = read(write_files(tmp_path, TWO))
     for note, parts in zip(
-        listing.notes, (("1 image", "'loose.png'"), ("3 files",), ("2 class folders", "'empty', 'none'")), strict=True
+        listing.notes,
+        (("1 image", "'loose.png'"), ("3 files", "'README.md'"), ("2 class folders", "'empty', 'none'")),
+        strict=True,
     ):
         assert all(part in note for part in parts)
+
+
+def test_links_hidden_files_and_formats_that_are_not_read_are_reported(tmp_path: Path) -> None:
+    write_files(tmp_path / "mine", [*TWO, "cats/@eaDir/1.png/thumb.png", ".cache/2.png", "dogs/._1.png"])
+    write_files(tmp_path / "mine", {"cats/3.heic": b"", "cats/4.svg": b""})
+    (tmp_path / "mine/dogs/again.png").symlink_to("1.png")
+    (tmp_path / "mine/kittens").symlink_to("cats")
+    listing = read(tmp_path / "mine")
+    assert column(listing, "id") == TWO
+    for names in (["dogs/again.png"], ["cats/3.heic", "cats/4.svg"], ["kittens/"]):
+        assert any(all(repr(name) in note for name in names) for note in listing.notes), names
+    assert any("'.cache/', 'cats/@eaDir/', 'dogs/._1.png'" in note for note in listing.notes)
 
 
 @pytest.mark.parametrize(
     ("files", "expected"),
     [
-        (["1.png", "2.png"], "outside class folders"),
+        (["1.png", "2.png"], "mine"),
         (["photos/1.png", "photos/2.png"], "'photos'"),
         (["data/photos/1.png"], "'photos'"),
-        (["train/1.png", "test/1.png"], "'test', 'train'"),
+        (["train/1.png", "test/1.png"], "mine"),
         (["notes.txt"], r"'notes\.txt'"),
         ([], "found: nothing"),
     ],

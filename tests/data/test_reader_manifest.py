@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import re
 from pathlib import Path
 
@@ -117,19 +118,134 @@ def test_separators(separator: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    "header",
+    [
+        "path,label",
+        "file_name,label",
+        "filepath,class",
+        "Image Path,Class Name",
+        "image,target",
+        "img,label_name",
+        "filename,species",
+        "image-file,Category",
+        "id,breed",
+        "image_id,diagnosis",
+        "picture,kind",  # the only two columns, so that the values of the first must be the paths
+    ],
+)
+def test_usual_column_names(header: str, tmp_path: Path) -> None:
+    text = ROWS.replace("path,label", header)
+    if header == "picture,kind":
+        with pytest.raises(UserError, match="'picture', 'kind'"):
+            read(manifest(tmp_path / "x", text))
+        return
+    listing = read(manifest(tmp_path, text))
+    assert (column(listing, "id"), column(listing, "class")) == (PICTURES, ["cat", "dog", "cat"])
+
+
+def test_names_are_preferred_to_numbers_of_the_same_classes(tmp_path: Path) -> None:
+    text = "class id,filepaths,labels,data set\n0,a.png,cat,train\n1,sub/b.png,dog,test\n0,c.png,cat,valid\n"
+    listing = read(manifest(tmp_path, text))
+    assert column(listing, "class") == ["cat", "dog", "cat"]
+    assert column(listing, "split") == ["train", "test", "val"]
+
+
+def test_columns_with_different_classes_are_ambiguous(tmp_path: Path) -> None:
+    rows = "a.png,cat,tabby\nsub/b.png,dog,pug\nc.png,cat,persian\n"
+    with pytest.raises(UserError, match=r"'category' \(2 classes\), 'breed' \(3 classes\)"):
+        read(manifest(tmp_path, f"path,category,breed\n{rows}"))
+    assert column(read(manifest(tmp_path, f"path,label,breed\n{rows}")), "class") == ["cat", "dog", "cat"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "path, label\na.png, cat\nsub/b.png,dog \n c.png , cat \n",
+        '"path";"label"\n"a.png";" cat"\n"sub/b.png";"dog"\n"c.png";"cat\u00a0"\n',
+        "sep=;\npath;label\na.png;cat\nsub/b.png;dog\nc.png;cat\n",
+        '"sep=|"\r\npath|label\r\na.png|cat\r\nsub/b.png|dog\r\nc.png|cat\r\n',
+        "path\tlabel\t split \na.png\tcat\t train\nsub/b.png\tdog\ttrain \nc.png\tcat\t\n",
+    ],
+)
+def test_blanks_and_separators_do_not_make_classes(text: str, tmp_path: Path) -> None:
+    listing = read(manifest(tmp_path, text))
+    assert (column(listing, "id"), column(listing, "class")) == (PICTURES, ["cat", "dog", "cat"])
+
+
+def test_line_numbers_count_the_separator_line(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="line 4: label is empty"):
+        read(manifest(tmp_path, "sep=;\npath;label\na.png;cat\nc.png;\n"))
+
+
+@pytest.mark.parametrize(("labels", "classes"), [("1.0 0.0 1.0", "1 0 1"), ("1 0.0 1", "1 0 1"), ("1.5 0.0 1.0",) * 2])
+def test_whole_numbers_with_a_fraction(labels: str, classes: str, tmp_path: Path) -> None:
+    rows = "".join(f"{file},{label}\n" for file, label in zip(PICTURES, labels.split(), strict=True))
+    listing = read(manifest(tmp_path, f"path,label\n{rows}"))
+    assert column(listing, "class") == (classes.split() if labels != classes else ["1.5", "0", "1"])
+    assert any("whole numbers" in note for note in listing.notes)
+
+
+def test_parquet_with_float_labels_and_a_column_that_is_not_read(tmp_path: Path) -> None:
+    write_files(tmp_path, PICTURES)
+    table = pd.DataFrame({"image": PICTURES, "label": [1.0, 0.0, 1.0], "boxes": [[1, 2]] * 3})
+    table.to_parquet(tmp_path / "mine.parquet")
+    assert column(read(tmp_path / "mine.parquet"), "class") == ["1", "0", "1"]
+
+
+def test_json_lines_and_tab_separated_values(tmp_path: Path) -> None:
+    lines = [
+        {"file_name": file, "label": label, "objects": {"bbox": []}}
+        for file, label in zip(PICTURES, "010", strict=True)
+    ]
+    write_files(
+        tmp_path, {"m.jsonl": "\n".join(map(json.dumps, lines)).encode(), "m.tsv": ROWS.replace(",", "\t").encode()}
+    )
+    write_files(tmp_path, PICTURES)
+    assert column(read(tmp_path / "m.jsonl"), "class") == ["0", "1", "0"]
+    assert column(read(tmp_path / "m.tsv"), "class") == ["cat", "dog", "cat"]
+    for bad in ("{", "[1]", '{"path": '):
+        (tmp_path / "m.jsonl").write_text(f'{{"path": "a.png", "label": "x"}}\n{bad}\n')
+        with pytest.raises(UserError, match="line 2"):
+            read(tmp_path / "m.jsonl")
+
+
+@pytest.mark.parametrize(
+    "raw", [b"<!DOCTYPE html><html>", b"version https://git-lfs.github.com/spec/v1\noid sha256:1\n"]
+)
+@pytest.mark.parametrize("name", ["mine.csv", "mine.parquet"])
+def test_tables_that_are_web_pages_or_pointers_are_called_that(name: str, raw: bytes, tmp_path: Path) -> None:
+    write_files(tmp_path, {name: raw})
+    with pytest.raises(UserError, match=r"web page|Git LFS"):
+        read(tmp_path / name)
+
+
+def test_images_are_found_by_name_if_no_path_exists(tmp_path: Path) -> None:
+    """Kaggle's tables have names without a folder, or without an extension, or paths of another machine."""
+    files = ["train_images/1.jpg", "train_images/2.jpg", "test_images/1.jpg", "test_images/3.jpg"]
+    write_files(tmp_path, files)
+    for paths in (("1.jpg", "2.jpg"), ("1", "2"), (f"/kaggle/input/x/train_images/{n}.jpg" for n in (1, 2))):
+        rows = "".join(f"{path},{label}\n" for path, label in zip(paths, "ab", strict=True))
+        (tmp_path / "train.csv").write_text(
+            f"image_id,label,split\n{rows}".replace("\n", ",train\n").replace("split,train", "split")
+        )
+        listing = read(tmp_path / "train.csv")
+        assert [listing.read(position) for position in range(2)] == [picture(0), picture(1)]
+
+
+@pytest.mark.parametrize(
     ("text", "expected"),
     [
         ("", "column path"),
         ("path,label\n", "mine.csv .*rows"),
         ("a.png,cat\n", "column path; .*'a.png', 'cat'"),
-        ("path,class\na.png,cat\n", "column label"),
+        ("path,colour,size\na.png,red,3\n", "column label; .*'path', 'colour', 'size'"),
         ("path,label,label\na.png,cat,dog\n", "column label twice"),
         ("path,label\na.png,cat\nc.png,\n", "line 3: label is empty"),
         ("path,label\na.png,cat\n ,cat\n", "line 3: path is empty"),
         ("path,label\na.png,cat\n\nc.png\n", "line 4 has 1 field, .* 2 columns"),
         ("path,label\na.png,cat,black\n", "line 2 has 3 fields"),
         ('path,label\n"a.png,cat\n', "line 2"),
-        ("path,label,split\na.png,cat,dev\n", "line 2: split is 'dev'"),
+        ("path,label,split\na.png,cat,fold 1\n", "line 2: split is 'fold 1'"),
         ("path,label,id\na.png,cat,\n", "line 2: id is empty"),
         ("path,label\na.png,cat\nc.png,cat\na.png,dog\n", "line 4: the path 'a.png' .*line 2"),
         ("path,label,id\na.png,cat,1\nc.png,cat,1\n", "line 3: the id '1' .*line 2"),
@@ -150,8 +266,8 @@ def test_errors_in_parquet_name_the_row(tmp_path: Path) -> None:
     write_files(tmp_path, PICTURES)
     for columns, expected in [
         ({"path": PICTURES, "label": ["cat", None, "dog"]}, "row 2: label is empty"),
-        ({"path": PICTURES, "label": [1.5, 2.5, 3.5]}, "column label .*double"),
-        ({"path": PICTURES, "label": [["cat"]] * 3}, "column label .*list"),
+        ({"path": PICTURES, "label": [0.0, None, 1.0]}, "row 2: label is empty"),
+        ({"path": PICTURES, "label": [["cat"]] * 3}, "column label; .*list"),
         ({"path": PICTURES}, "column label"),
     ]:
         pd.DataFrame(columns).to_parquet(path)
@@ -211,7 +327,7 @@ def test_windows_paths_and_dots(tmp_path: Path) -> None:
 
 
 def test_markup_and_formulas_are_kept_exactly(tmp_path: Path) -> None:
-    odd = ['=HYPERLINK("http://x")', "<img src=x onerror=alert(1)>", "  padded ", "a\nb", "NA", "null", "1e5", "🐈"]
+    odd = ['=HYPERLINK("http://x")', "<img src=x onerror=alert(1)>", "in  side", "a\nb", "NA", "null", "1e5", "🐈"]
     files = [f"{name.replace('/', '')}.png" for name in odd]
     buffer = io.StringIO()
     writer = csv.writer(buffer)

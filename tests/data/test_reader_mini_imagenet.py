@@ -46,7 +46,7 @@ def test_csv_lists_in_a_folder_and_a_zip(tmp_path: Path) -> None:
         assert listing.read(2) == picture(2, kind="JPEG")
         with pytest.raises(UnreadableError, match="missing"):
             listing.read(3)
-        without_list, missing = listing.notes[1:]
+        without_list, missing = listing.notes[2:]
         assert " val " in without_list
         assert "1 image of 4 missing: 'gone.jpg'" in missing
 
@@ -80,11 +80,11 @@ def test_odd_labels_are_kept_exactly(tmp_path: Path) -> None:
     ("train", "expected"),
     [
         ("", "train.csv .*filename and label"),
-        ("label,filename\nn1,a.jpg\n", "train.csv .*filename and label"),
-        ("filename,label\na.jpg,n1\nb.jpg\n", r"train.csv, line 3 .*\['b.jpg'\]"),
-        ("filename,label\na.jpg,n1,x\n", "train.csv, line 2 .*label"),
-        ("filename,label\na.jpg, \n", "train.csv, line 2 .*label"),
-        ("filename,label\n" + "x" * 9000 + "\n", "train.csv, line 2 .*label"),
+        ("label,file\nn1,a.jpg\n", "train.csv .*'label', 'file'.*filename and label"),
+        ("filename,label\na.jpg,n1\nb.jpg\n", r"train.csv, line 3 has 1 field"),
+        ("filename,label\na.jpg,n1,x\n", "train.csv, line 2 has 3 fields"),
+        ("filename,label\na.jpg, \n", "train.csv, line 2: label is empty"),
+        ("filename,label\n" + "x" * 9000 + "\n", "train.csv, line 2 has 1 field"),
         ('filename,label\n"a.jpg,n1\n', "train.csv, line 2"),
         (b"filename,label\na.jpg,n\xff\n", "train.csv, line 2 .*UTF-8"),
         ("filename,label\na.jpg,n1\n\na.jpg,n2\n", "line 4: 'a.jpg' .*train.csv, line 2"),

@@ -2,30 +2,34 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pickle
 from collections.abc import Callable
+from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pytest
 
+from core.actions.images import ImportOptions, add_images
 from core.data.download import download
-from core.data.readers import READERS, ReadOptions, detect, read_listing
+from core.data.readers import IMAGES, READERS, ReadOptions, detect, read_listing
 from core.data.store import images_home, open_stored, store_images
 from core.runtime.errors import UserError
 from core.runtime.files import HOME_VARIABLE
+from core.runtime.progress import Progress
 from tests.data.pictures import column, picture, write_files, write_zip
 from tests.data.test_reader_cifar import PICTURES as CIFAR
 from tests.data.test_reader_huggingface import saved
 from tests.data.test_reader_omniglot import GREEK, LATIN
+from tests.lookalikes import make_all
 
 
 def test_formats_are_detected(tmp_path: Path) -> None:
-    assert detect(write_zip(tmp_path / "a.ZIP", ["cats/1.PNG", "dogs/1.Jpeg"])) == "folder"
-    assert detect(write_zip(tmp_path / "b.zip", {"m.CSV": b"path,label\na.png,x\n", "a.png": b""})) == "manifest"
-    assert detect(write_files(tmp_path / "c", {"M.Csv": b"PATH;Label\na.png;x\n", "a.png": b""})) == "manifest"
+    assert detect(write_zip(tmp_path / "a.ZIP", ["cats/1.PNG", "dogs/1.Jpeg"])) == IMAGES
+    assert detect(write_files(tmp_path / "c", {"M.Csv": b"PATH;Label\na.png;x\n", "a.png": b""})) == IMAGES
     assert detect(write_files(tmp_path / "d", {"T.CSV": b""}) / "T.CSV") == "manifest"
 
 
@@ -157,3 +161,91 @@ def test_folder_with_several_data_sets_is_rejected(tmp_path: Path) -> None:
     write_files(tmp_path, {"state.json": b"{}", "dataset_info.json": b"{}"})
     with pytest.raises(UserError, match="huggingface, omniglot"):
         detect(tmp_path)
+
+
+LOOKALIKES = {
+    "folder": "mine",
+    "manifest": "table/images.csv",
+    "omniglot": "omniglot",
+    "mnist": "mnist",
+    "cifar-fs": "cifar",
+    "fc100": "cifar",
+    "mini-imagenet": "mini",
+    "huggingface": "saved",
+}
+NO_EFFECT: dict[str, object] = {
+    "splits": Path("/no/such/folder"),
+    "encoding": "klingon",
+    "class_levels": (9, 9),
+    "table": "absent.csv",
+}
+"""A value of every option that no reader can follow."""
+
+
+def test_every_format_and_option_is_among_the_pairs() -> None:
+    assert LOOKALIKES.keys() == READERS.keys()
+    assert NO_EFFECT.keys() == {field.name for field in fields(ReadOptions)}
+
+
+@pytest.mark.parametrize("format", READERS)
+@pytest.mark.parametrize("option", NO_EFFECT)
+def test_every_reader_follows_or_refuses_every_option(format: str, option: str, tmp_path: Path) -> None:
+    make_all(tmp_path)
+    path = tmp_path / "data" / LOOKALIKES[format]
+    assert len(read_listing(path, format))
+    with pytest.raises(UserError):
+        read_listing(path, format, ReadOptions(**{option: NO_EFFECT[option]}))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("path", ["mine", "table", "broken"])
+@pytest.mark.parametrize("option", NO_EFFECT)
+def test_detected_folders_and_tables_follow_or_refuse_every_option(path: str, option: str, tmp_path: Path) -> None:
+    make_all(tmp_path)
+    with pytest.raises(UserError):
+        read_listing(tmp_path / "data" / path, options=ReadOptions(**{option: NO_EFFECT[option]}))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("format", ["folder", "manifest", "mnist", "huggingface"])
+def test_class_lists_are_applied_to_every_format_without_lists_of_its_own(format: str, tmp_path: Path) -> None:
+    make_all(tmp_path)
+    path = tmp_path / "data" / LOOKALIKES[format]
+    names = sorted(set(column(read_listing(path, format), "class")))
+    lists = {"base": names[:-1], "novel": [*names[-1:], "absent"]}
+    write_files(tmp_path / "lists", {f"{split}.json": json.dumps(one).encode() for split, one in lists.items()})
+    listing = read_listing(path, format, ReadOptions(splits=tmp_path / "lists"))
+    expected = {**dict.fromkeys(names[:-1], "train"), names[-1]: "test"}
+    assert dict(zip(column(listing, "class"), column(listing, "split"), strict=True)) == expected
+    assert any("'absent'" in note for note in listing.notes)
+
+
+def test_classes_in_no_list_are_left_out_and_lists_of_other_classes_refused(tmp_path: Path) -> None:
+    make_all(tmp_path)
+    lists = write_files(
+        tmp_path / "lists", {"train.txt": b"dog\n", "other/train.txt": b"wolf\n", "bad/train.json": b"3"}
+    )
+    listing = read_listing(tmp_path / "data/mine", options=ReadOptions(splits=lists))
+    assert set(column(listing, "class")) == {"dog"}
+    assert [listing.read(n) for n in range(3)] == [
+        (tmp_path / f"data/mine/dog/{n}.png").read_bytes() for n in (1, 2, 3)
+    ]
+    assert any("'cat'" in note for note in listing.notes)
+    for folder, expected in (("other", "'wolf'.*'cat', 'dog'"), ("bad", "list of class names")):
+        with pytest.raises(UserError, match=expected):
+            read_listing(tmp_path / "data/mine", options=ReadOptions(splits=lists / folder))
+
+
+@pytest.mark.parametrize("format", READERS)
+def test_every_format_follows_every_option_of_the_import(format: str, tmp_path: Path) -> None:
+    """Size, fit, channels, inversion and rotations, on pictures that are twice as high as wide once resized."""
+    make_all(tmp_path)
+    path = tmp_path / "data" / LOOKALIKES[format]
+    base = ImportOptions(format=format, size="14,7", fit="resize")
+    changes = {"size": "7,14", "fit": "pad", "channels": 1, "invert": True, "rotations": True}
+    default = add_images(path, replace(base, channels=3), progress=Progress())
+    with pytest.raises(UserError, match="--fit"):
+        add_images(path, replace(base, fit="refuse"), progress=Progress())
+    for option, value in changes.items():
+        size = {"size": "7"} if option == "rotations" else {}  # turned images must keep their size
+        changed = add_images(path, replace(base, **{"channels": 3, option: value, **size}), progress=Progress())
+        is_default = option == "invert" and read_listing(path, format).form.invert
+        assert (changed.hash == default.hash) == is_default, option

@@ -86,7 +86,7 @@ def test_a_path_is_looked_at_and_imported_by_the_command(
     page.text_input(key="load_size").set_value("14")
     page.checkbox(key="load_skip").set_value(True)
     click(run_again(page), "load_look")
-    assert "pets: 6 images of 2 classes, 3 per class." in words(page)
+    assert "pets: 6 images of 2 classes" in words(page)
     assert "14 x 14, grey" in words(page)
     click(page, "load_import")
     assert started == [

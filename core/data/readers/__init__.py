@@ -4,35 +4,58 @@ from __future__ import annotations
 
 import stat
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 from core.data.archive import Tree, file_mode, open_tree
 from core.data.listing import Listing
 from core.data.readers import cifar100
+from core.data.readers.beside import read_images_and_tables
 from core.data.readers.cifar_splits import is_cifar_fs, read_cifar_fs, read_fc100
 from core.data.readers.common import ReadOptions, format_names, is_image
 from core.data.readers.folder import read_folder
 from core.data.readers.huggingface import is_huggingface, read_huggingface
-from core.data.readers.manifest import SUFFIXES, has_manifest, read_manifest
+from core.data.readers.manifest import is_table, read_manifest
 from core.data.readers.mini_imagenet import is_mini_imagenet, read_mini_imagenet
 from core.data.readers.mnist import is_mnist, read_mnist
 from core.data.readers.omniglot import is_omniglot, read_omniglot
+from core.data.readers.split_lists import apply_lists, find_split_lists
 from core.runtime.errors import UserError
 
 __all__ = ["AUTO", "READERS", "ReadOptions", "detect", "read_listing"]
 
 AUTO = "auto"
-READERS: dict[str, Callable[[Path, ReadOptions], Listing]] = {
-    "folder": read_folder,
-    "manifest": read_manifest,
-    "omniglot": read_omniglot,
-    "mnist": read_mnist,
-    "cifar-fs": read_cifar_fs,
-    "fc100": read_fc100,
-    "mini-imagenet": read_mini_imagenet,
-    "huggingface": read_huggingface,
+IMAGES = "folder or manifest"
+"""What :func:`detect` returns for images whose classes come from folders, tables beside them, or both."""
+
+
+@dataclass(frozen=True)
+class Reader:
+    """A reader of one format.
+
+    Attributes:
+        read: Raises UserError if the files have another format.
+        options: The fields of :class:`ReadOptions` that it uses; all others are refused if they are given. Lists of
+            the classes in each split (``splits``) are applied to the listing of a reader that does not use them.
+    """
+
+    read: Callable[[Path, ReadOptions], Listing]
+    options: frozenset[str] = frozenset()
+
+
+READERS = {
+    "folder": Reader(read_folder, frozenset({"class_levels"})),
+    "manifest": Reader(read_manifest, frozenset({"encoding", "table"})),
+    "omniglot": Reader(read_omniglot, frozenset({"splits"})),
+    "mnist": Reader(read_mnist),
+    "cifar-fs": Reader(read_cifar_fs, frozenset({"splits"})),
+    "fc100": Reader(read_fc100, frozenset({"splits"})),
+    "mini-imagenet": Reader(read_mini_imagenet, frozenset({"splits", "encoding"})),
+    "huggingface": Reader(read_huggingface),
 }
-"""Functions that read one format; they raise UserError if the files have another one."""
+"""The readers by the name of their format."""
+_IMAGES_READER = Reader(read_images_and_tables, frozenset({"class_levels", "encoding", "table"}))
+_OPTION_NAMES = {"splits": "--splits", "encoding": "--encoding", "class_levels": "--class-level", "table": "--table"}
 
 
 def read_listing(path: Path, format: str = AUTO, options: ReadOptions | None = None) -> Listing:
@@ -42,14 +65,27 @@ def read_listing(path: Path, format: str = AUTO, options: ReadOptions | None = N
         format: A name in :data:`READERS`, or ``auto``.
 
     Raises:
-        UserError: the format is unknown, the files match none or several, or the files are invalid.
+        UserError: the format is unknown, the files match none or several, or the files are invalid; or the reader does
+            not use an option that is given.
     """
     file_mode(path)
-    if format == AUTO:
-        format = detect(path)
-    if format not in READERS:
+    options = options or ReadOptions()
+    if format not in (AUTO, *READERS):
         raise UserError(f"There is no format {format!r}.", f"Use one of: {AUTO}, {', '.join(READERS)}.")
-    return READERS[format](path, options or ReadOptions())
+    format = detect(path) if format == AUTO else format
+    reader = _IMAGES_READER if format == IMAGES else READERS[format]
+    for field, name in _OPTION_NAMES.items():
+        if getattr(options, field) is not None and field != "splits" and field not in reader.options:
+            users = ", ".join(format for format, other in READERS.items() if field in other.options)
+            raise UserError(
+                f"{name} has no effect on {path}, whose format is {format}.", f"It is for {users}. Omit it."
+            )
+    listing = reader.read(path, options)
+    if options.splits is None or "splits" in reader.options:
+        return listing
+    lists = find_split_lists(path, options.splits, "")
+    assert lists is not None  # a given folder is found or raises an error
+    return apply_lists(listing, lists)
 
 
 def detect(path: Path) -> str:
@@ -59,15 +95,15 @@ def detect(path: Path) -> str:
         UserError: the files have no known format (the text says what was found), or match two formats.
     """
     is_file = stat.S_ISREG(file_mode(path))
-    if is_file and path.suffix.lower() in SUFFIXES:
-        return "manifest"
+    if is_file and is_table(path.name):
+        return "huggingface" if is_huggingface(path) else "manifest"
     if is_file and cifar100.is_python_archive([path.name]):
         raise _ambiguous("cifar-fs", "fc100")
     tree = open_tree(path)
     # A part of Omniglot is identified by the name of its folder, which is not among the names inside.
     inside = [f"{path.name}/{name}" for name in tree.files] if path.is_dir() else tree.files
     matches = {
-        "huggingface": is_huggingface(tree.files),
+        "huggingface": is_huggingface(tree),
         "omniglot": is_omniglot(tree.files) or is_omniglot(inside),
         "mnist": path.is_dir() and is_mnist(tree.files),
         "mini-imagenet": is_mini_imagenet(tree),
@@ -82,12 +118,10 @@ def detect(path: Path) -> str:
         return found[0]
     if cifar100.is_python_archive(tree.files):
         raise _ambiguous("cifar-fs", "fc100")
-    if has_manifest(tree):
-        return "manifest"
     if cifar100.has_class_folders(tree.files):
         raise _ambiguous("cifar-fs", "fc100", "folder")
     if any(is_image(name) for name in tree.files):
-        return "folder"
+        return IMAGES
     contents = f"It contains {format_names(tree.files)}." if tree.files else "It contains no files."
     raise UserError(f"{path} is not in a known format. {contents}", _advice(tree))
 

@@ -41,6 +41,7 @@ def read_cifar_fs(path: Path, options: ReadOptions) -> Listing:
         UserError: there are no images, or no lists.
     """
     if pickled := read_split_pickles(path, "CIFAR_FS", "cifar-fs"):
+        _refuse_lists(options, "CIFAR_FS")
         return pickled
     pool = read_pool(path)
     if options.splits is None and pool.own_splits:
@@ -67,6 +68,7 @@ def read_fc100(path: Path, options: ReadOptions) -> Listing:
         UserError: there are no images.
     """
     if pickled := read_split_pickles(path, "FC100", "fc100"):
+        _refuse_lists(options, "FC100")
         return pickled
     pool = read_pool(path)
     if options.splits is None:
@@ -83,6 +85,11 @@ def read_fc100(path: Path, options: ReadOptions) -> Listing:
 def is_cifar_fs(names: list[str]) -> bool:
     """Return whether files with these names are CIFAR-FS rather than plain CIFAR-100."""
     return any(_LISTS_IN_ARCHIVE in name for name in names) or has_split_pickles(names, "CIFAR_FS")
+
+
+def _refuse_lists(options: ReadOptions, prefix: str) -> None:
+    if options.splits is not None:
+        raise UserError(f"{prefix}_train.pickle and the like are split, and contain no class names.", "Omit --splits.")
 
 
 def _split_by(lists: SplitLists, class_names: Callable[[Any, str], list[str]], name: str, pool: Pool) -> Listing:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import csv
-import io
+import re
 from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,18 +10,22 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from core.data.archive import Tree, file_stamp, open_tree
-from core.data.decode import Raw, UnreadableError
+from core.data.archive import FolderTree, Tree, file_stamp, open_tree
+from core.data.decode import CROP, Raw, UnreadableError
 from core.data.listing import SPLITS, Listing, TargetFormat, make_table
 from core.data.readers.common import DOWNLOAD_AGAIN, ReadOptions, format_names, is_image
 from core.data.readers.split_lists import list_folders
+from core.data.readers.tables import Table, read_table
 from core.data.safe_pickle import read_plain
 from core.runtime.errors import UserError
 from core.runtime.progress import format_count
 
-FORM = TargetFormat(size=(84, 84), channels=3)
+FORM = TargetFormat(size=(84, 84), channels=3, fit=CROP)
 COLUMNS = ("filename", "label")
 
+_FIRST_LINES = re.compile(
+    rb"(?:\xef\xbb\xbf)?\s*filename\s*,\s*label\s*\r?\n[^,\n]*,\s*n\d+\s", re.IGNORECASE
+)  # WordNet ids
 _CACHE_WORDS = {"train": ("train",), "val": ("val", "validation"), "test": ("test",)}  # the last one found counts
 _EXPECTED = (
     "It must contain the images (in images/) and train.csv, val.csv, test.csv with the columns filename and label, "
@@ -48,13 +51,16 @@ def read_mini_imagenet(path: Path, options: ReadOptions) -> Listing:
         if (file := path / f"mini-imagenet-cache-{word}.pkl").is_file()
     }
     if caches:
+        if options.splits or options.encoding:
+            option = "--splits" if options.splits else "--encoding"
+            raise UserError(f"{option} has no effect on mini-imagenet-cache-train.pkl and the like.", "Omit it.")
         return _read_caches(caches)
     tree = open_tree(path)
-    lists = _find_lists(tree, path, options.splits)
+    lists = _find_lists(tree, path, options)
     if not lists:
         raise UserError(f"There is no mini-ImageNet in {path}.", _EXPECTED)
     seen: dict[str, str] = {}
-    rows = [(*row, split) for split, (name, content) in lists.items() for row in _rows(content, name, seen)]
+    rows = [(*row, split) for split, list_ in lists.items() for row in _rows(list_, seen)]
     if not rows:
         raise UserError(f"The csv files in {path} have no rows.", "Use the published files.")
     table = make_table(*zip(*rows, strict=True))
@@ -66,7 +72,10 @@ def read_mini_imagenet(path: Path, options: ReadOptions) -> Listing:
             f"the first is {format_names(missing[:1])}.",
             "Put them in a folder images beside the csv files.",
         )
-    notes = [f"Split by {', '.join(name for name, _ in lists.values())}."]
+    notes = [
+        f"Split by {', '.join(list_.name for list_ in lists.values())}.",
+        "Images of another shape are scaled to cover 84 x 84 and cropped around the centre; --fit changes that.",
+    ]
     notes += _split_notes(lists, table)
     if missing:
         notes.append(f"{format_count(len(missing), 'image')} of {len(rows):,} missing: {format_names(missing)}.")
@@ -76,8 +85,7 @@ def read_mini_imagenet(path: Path, options: ReadOptions) -> Listing:
             raise UnreadableError("the file is missing")
         return tree.read(file)
 
-    stamp = [tree.stamp(), [content for _, content in lists.values()]]
-    return Listing("mini-imagenet", table, read, stamp, form=FORM, notes=tuple(notes))
+    return Listing("mini-imagenet", table, read, [tree.stamp(), rows], form=FORM, notes=tuple(notes))
 
 
 def is_mini_imagenet(tree: Tree) -> bool:
@@ -88,68 +96,52 @@ def is_mini_imagenet(tree: Tree) -> bool:
     if not names or not any(is_image(name) for name in tree.files):
         return False
     try:
-        return tree.read(names[0])[:15].replace(b" ", b"").lower().startswith(b"filename,label")
+        return bool(_FIRST_LINES.match(tree.read(names[0])[:1000]))
     except UnreadableError:
         return False
 
 
-def _find_lists(tree: Tree, path: Path, option: Path | None) -> dict[str, tuple[str, str]]:
-    """Return the name and content of the csv file of each split."""
-    if option is None and (lists := _lists_in_tree(tree)):
-        return lists
-    for folder in list_folders(path, option, "mini_imagenet"):
-        files = {split: folder / f"{split}.csv" for split in SPLITS}
+def _find_lists(tree: Tree, path: Path, options: ReadOptions) -> dict[str, Table]:
+    """Return the csv file of each split."""
+    if options.splits is None and (names := _lists_in_tree(tree)):
+        return {split: read_table(tree, name, options.encoding) for split, name in names.items()}
+    for folder in list_folders(path, options.splits, "mini_imagenet"):
         try:
-            found = {split: (str(file), file.read_bytes()) for split, file in files.items() if file.is_file()}
+            found = [split for split in SPLITS if (folder / f"{split}.csv").is_file()]
         except OSError as error:
             raise UserError(f"{folder} cannot be read: {error.strerror}.", "Check its permissions.") from error
         if found:
-            return {split: (name, _decode_text(content, name)) for split, (name, content) in found.items()}
-    if option is not None:
-        raise UserError(f"There are no csv files of splits in {option}.", "Put train.csv, val.csv or test.csv there.")
+            return {split: read_table(FolderTree(folder), f"{split}.csv", options.encoding) for split in found}
+    if options.splits is not None:
+        what = f"There are no csv files of splits in {options.splits}."
+        raise UserError(what, "Put train.csv, val.csv or test.csv there.")
     return {}
 
 
-def _lists_in_tree(tree: Tree) -> dict[str, tuple[str, str]]:
-    lists = {}
-    for split in SPLITS:
-        names = sorted((n for n in tree.files if n.rpartition("/")[2] == f"{split}.csv"), key=lambda n: n.count("/"))
-        if names:
-            try:
-                lists[split] = (names[0], _decode_text(tree.read(names[0]), names[0]))
-            except UnreadableError as error:
-                raise UserError(f"{names[0]} cannot be read: {error}.", DOWNLOAD_AGAIN) from error
-    return lists
+def _lists_in_tree(tree: Tree) -> dict[str, str]:
+    """Return the name of the csv file of each split, the one in the fewest folders."""
+    found: dict[str, str] = {}
+    for name in sorted(tree.files, key=lambda name: name.count("/")):
+        file = name.rpartition("/")[2]
+        if file in {f"{split}.csv" for split in SPLITS}:
+            found.setdefault(file.removesuffix(".csv"), name)
+    return {split: found[split] for split in SPLITS if split in found}
 
 
-def _decode_text(content: bytes, name: str) -> str:
-    try:
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        raise UserError(f"{name}, line {line} is not UTF-8 text.", "Use the published file.") from error
-
-
-def _rows(content: str, name: str, seen: dict[str, str]) -> Iterator[tuple[str, str]]:
+def _rows(table: Table, seen: dict[str, str]) -> Iterator[tuple[str, str]]:
     """Yield the file name and label of every row; ``seen`` maps a file name to the place of its earlier occurrence."""
-    reader = csv.reader(io.StringIO(content, newline=""), strict=True)
-    try:
-        header = [column.strip().lower() for column in next(reader, [])]
-        if header[:2] != list(COLUMNS):
-            raise UserError(f"{name} does not begin with the columns filename and label.", "Use the published file.")
-        for row in reader:
-            if not row:
-                continue
-            where = f"{name}, line {reader.line_num}"
-            if len(row) != len(header) or not row[0].strip() or not row[1].strip():
-                raise UserError(f"{where} is not a file name and a label: {str(row)[:200]}.", "Correct it.")
-            if first := seen.get(row[0]):
-                raise UserError(f"{where}: {row[0][:200]!r} occurs already in {first}.", "Keep one of the rows.")
-            seen[row[0]] = where
-            yield row[0], row[1]
-    except csv.Error as error:
-        what = f"{name}, line {reader.line_num} cannot be read: {error}."
-        raise UserError(what, "Use the published file.") from error
+    files, labels = (table.find((name,)) for name in COLUMNS)
+    if not files or not labels:
+        what = f"{table.description} does not have the columns filename and label."
+        raise UserError(what, "Use the published file.")
+    stripped = [table.columns[column[0]] for column in (files, labels)]
+    for place, file, label in zip(table.places, *([v.strip() for v in values] for values in stripped), strict=True):
+        if not file or not label:
+            raise UserError(f"{place}: {'filename' if not file else 'label'} is empty.", "Correct it.")
+        if first := seen.get(file):
+            raise UserError(f"{place}: {file[:200]!r} occurs already in {first}.", "Keep one of the rows.")
+        seen[file] = place
+        yield file, label
 
 
 def _locate(tree: Tree, files: list[str]) -> dict[str, str]:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from core.data.archive import Tree
 from core.data.decode import UnreadableError
-from core.data.listing import SPLITS
-from core.data.readers.common import DOWNLOAD_AGAIN, format_names
+from core.data.listing import SPLITS, Listing
+from core.data.readers.common import DOWNLOAD_AGAIN, SPLIT_WORDS, format_names, split_word
 from core.runtime.errors import UserError
 from core.runtime.files import read_json
 from core.runtime.progress import format_count
@@ -105,6 +107,68 @@ def lists_in_archive(tree: Tree, inside: str) -> SplitLists | None:
     return None
 
 
+def apply_lists(listing: Listing, lists: SplitLists) -> Listing:
+    """Return the listing with the split of every class by the lists; classes that are in none are left out.
+
+    Raises:
+        UserError: a list has an unknown form, or no class of the listing is in a list.
+    """
+    classes = set(listing.table["class"])
+    last_part = {name.rpartition("/")[2]: name for name in classes}
+
+    def in_listing(content: Any, file: str) -> list[str]:
+        return [name if name in classes else last_part.get(name, name) for name in listed_classes(content, file)]
+
+    splits, notes = lists.assign(classes, in_listing)
+    if not classes & set(splits):
+        raise UserError(
+            f"The lists in {lists.where} contain no class of {listing.name}: they have {format_names(sorted(splits))}, "
+            f"the images {format_names(sorted(classes))}.",
+            "Use lists with the names of these classes.",
+        )
+    kept = np.flatnonzero(listing.table["class"].isin(splits))
+    table = listing.table.iloc[kept].reset_index(drop=True)
+    return replace(
+        listing,
+        table=table.assign(split=[splits[name] for name in table["class"]]),
+        read=lambda position: listing.read(int(kept[position])),
+        stamp=[listing.stamp, lists.lists],
+        notes=(*listing.notes, *notes),
+    )
+
+
+def lists_in_tree(tree: Tree, root: str, classes: set[str]) -> SplitLists | None:
+    """Return the lists ``train.json`` and so on of classes that lie beside the images, if they name these classes."""
+    lists = {}
+    for name in tree.files:
+        folder, _, file = name.rpartition("/")
+        if file.lower().endswith(".json") and root.startswith(folder) and (split := split_word(file[:-5])):
+            try:
+                content = json.loads(tree.read(name))
+                names = set(listed_classes(content, name))
+            except (UnreadableError, UserError, ValueError, RecursionError):
+                continue  # another kind of file
+            if names and len(names & classes) >= len(names) / 2:
+                lists[split] = content
+    return SplitLists(str(tree.path), lists) if lists else None
+
+
+def listed_classes(content: Any, file: str) -> list[str]:
+    """Return the class names in a list.
+
+    The forms are a list of names; ``{"class_names": [...]}`` of easyfsl; and ``{"label_names": [...], "image_labels":
+    [...]}`` of CloserLookFewShot, whose names are those of all classes, and whose labels are numbers of some of them.
+    """
+    if isinstance(content, dict) and "class_names" in content:
+        return check_class_names(content["class_names"], file)
+    if isinstance(content, dict) and "label_names" in content:
+        names, numbers = check_class_names(content["label_names"], file), content.get("image_labels")
+        if not isinstance(numbers, list) or not all(type(n) is int and 0 <= n < len(names) for n in numbers):
+            raise UserError(f"{file}: image_labels are not numbers of label_names.", "Use the published files.")
+        return [names[number] for number in sorted(set(numbers))]
+    return check_class_names(content, file)
+
+
 def check_class_names(content: Any, file: str) -> list[str]:
     """Return the content if it is a list of strings; raise UserError if it is something else."""
     if not isinstance(content, list) or not all(isinstance(name, str) for name in content):
@@ -114,8 +178,10 @@ def check_class_names(content: Any, file: str) -> list[str]:
 
 def _read(folder: Path) -> dict[str, Any]:
     lists: dict[str, Any] = {}
-    for split in SPLITS:
-        json_file, text_file = folder / f"{split}.json", folder / f"{split}.txt"
+    for split, word in ((split, word) for word, split in SPLIT_WORDS.items()):
+        if split in lists:
+            continue
+        json_file, text_file = folder / f"{word}.json", folder / f"{word}.txt"
         try:
             is_json, is_text = json_file.is_file(), text_file.is_file()
         except OSError as error:

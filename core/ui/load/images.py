@@ -115,18 +115,35 @@ def _import_options(download: str) -> tuple[ImportOptions, str]:
     splits = widgets.text(
         three, ImportOptions, "splits", key="load_splits", placeholder="auto-detect next to the images"
     )
+    one, two, three = st.columns([2, 2, 3])
+    level = widgets.text(one, ImportOptions, "class_level", key="load_class_level", placeholder="auto-detect")
+    encoding = widgets.text(two, ImportOptions, "encoding", key="load_encoding", placeholder="UTF-8")
+    table = widgets.text(three, ImportOptions, "table", key="load_table", placeholder="auto-detect")
     one, two, three, four = st.columns([2, 2, 2, 3], vertical_alignment="bottom")
     size = widgets.text(one, ImportOptions, "size", key="load_size", placeholder="unchanged")
+    fit = widgets.select(two, ImportOptions, "fit", key="load_fit", format_func=lambda name: name or "auto-detect")
     channels = widgets.select(
-        two, ImportOptions, "channels", key="load_channels", format_func=_CHANNEL_NAMES.__getitem__
+        three, ImportOptions, "channels", key="load_channels", format_func=_CHANNEL_NAMES.__getitem__
     )
-    encoding = widgets.text(three, ImportOptions, "encoding", key="load_encoding", placeholder="UTF-8")
     with four:
         invert = widgets.checkbox(st, ImportOptions, "invert", key="load_invert")
         rotations = widgets.checkbox(st, ImportOptions, "rotations", key="load_rotations")
         skip = widgets.checkbox(st, ImportOptions, "skip_unreadable", key="load_skip")
     folder = Path(splits).expanduser() if splits else None
-    return ImportOptions(format, folder, size, channels, invert, rotations, encoding, skip), name
+    options = ImportOptions(
+        format=format,
+        splits=folder,
+        class_level=level,
+        table=table,
+        size=size,
+        fit=fit,
+        channels=channels,
+        invert=invert,
+        rotations=rotations,
+        encoding=encoding,
+        skip_unreadable=skip,
+    )
+    return options, name
 
 
 def _show(report: Inspection, preview: Preview | None) -> None:

@@ -1,0 +1,234 @@
+"""Read tables of text columns, and find the columns of paths and labels in them."""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import io
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from core.data.archive import Tree
+from core.data.decode import UnreadableError
+from core.data.readers.common import column_values, format_names, is_text, value_type
+from core.runtime.errors import UserError
+from core.runtime.failed_downloads import check_download
+from core.runtime.progress import format_count
+
+SUFFIXES = (".csv", ".tsv", ".parquet", ".jsonl")
+MAX_ROWS = 10_000_000
+MAX_TABLE_BYTES = 2_000_000_000
+COLUMNS_HELP = "The columns are path and label, and optionally split (train, val, test), group and id."
+PATH_NAMES = (
+    *("path", "filename", "file_name", "filepath", "filepaths", "file_path", "file", "image_path", "img_path"),
+    *("image_file", "image_filename", "image_name", "img_name", "image_id", "image", "images", "img", "id"),
+)
+"""Usual names of a column of image files, the most definite first; ``_`` stands for a blank or a hyphen as well."""
+LABEL_NAMES = (
+    *("label", "class_name", "label_name", "class", "labels", "classes", "target", "category", "species", "breed"),
+    *("fine_label", "class_label", "class_id", "label_id", "diagnosis", "dx", "y"),
+)
+"""Usual names of a column of classes, the most definite first."""
+SPLIT_NAMES = ("split", "set", "subset", "partition", "data_set", "usage", "fold")
+_WHOLE = re.compile(r"-?\d+\.0*")
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table as it is in a file.
+
+    Attributes:
+        name: Name of the file in its folder or archive.
+        columns: Values by column name, in the order of the file; missing values are ``""``.
+        places: The place of every row in errors, such as ``mine.csv, line 7``.
+        unread: Types of the columns that hold neither text nor numbers, by name.
+    """
+
+    name: str
+    columns: dict[str, list[str]]
+    places: Sequence[str]
+    unread: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def description(self) -> str:
+        """Return the name of the table with those of its columns."""
+        return f"{self.name} (columns {format_names([*self.columns, *self.unread], 10)})"
+
+    def find(self, names: Sequence[str]) -> list[str]:
+        """Return the columns with one of the usual ``names``, in the order of these."""
+        plain: dict[str, list[str]] = {}
+        for column in self.columns:
+            plain.setdefault(_plain(column), []).append(column)
+        return [column for name in names for column in plain.get(name, ())]
+
+
+def read_table(tree: Tree, name: str, encoding: str | None = None) -> Table:
+    """Read the table called ``name``.
+
+    Args:
+        encoding: Text encoding; None: UTF-8, or UTF-16 if the file starts with its byte order mark.
+
+    Raises:
+        UserError: names the line of a text file, or the row of a parquet file counted from 1.
+    """
+    try:
+        content = tree.read(name)
+    except UnreadableError as unreadable:
+        raise UserError(f"{name} cannot be read: {unreadable}.", "Check the file.") from unreadable
+    check_download(name, content)
+    kind = name.lower().rpartition(".")[2]
+    if kind == "parquet":
+        return _read_parquet(content, name)
+    text = decode_text(content, name, encoding)
+    table = _read_json_lines(text, name) if kind == "jsonl" else _read_csv(text, name)
+    if len(table.places) > MAX_ROWS:
+        raise UserError(f"{name} has {len(table.places):,} rows.", f"The maximum is {MAX_ROWS:,}.")
+    return table
+
+
+def plain_labels(labels: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Return labels without blanks around them, whole numbers without a fraction, and notes on what was changed."""
+    stripped = [label.strip() for label in labels]
+    notes = []
+    if changed := sum(old != new for old, new in zip(labels, stripped, strict=True)):
+        notes.append(f"Blanks around {format_count(changed, 'label')} are ignored.")
+    if any(map(_WHOLE.fullmatch, stripped)) and all(_is_number(label) for label in stripped if label):
+        whole = [label.partition(".")[0] if _WHOLE.fullmatch(label) else label for label in stripped]
+        notes.append(f"Labels such as {next(filter(_WHOLE.fullmatch, stripped))!r} are read as whole numbers.")
+        return whole, notes
+    return stripped, notes
+
+
+def decode_text(content: bytes, name: str, encoding: str | None) -> str:
+    """Return the text of a file; raise UserError, which names the line, if it has another encoding."""
+    is_utf16 = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    codec = encoding or ("utf-16" if is_utf16 else "utf-8-sig")
+    try:
+        text = content.decode(codec)
+    except LookupError as error:
+        raise UserError(f"There is no encoding {encoding!r}.", "Try utf-8, utf-16, cp1252 or latin-1.") from error
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        shown = {"utf-8-sig": "UTF-8", "utf-16": "UTF-16"}.get(codec, codec)
+        raise UserError(
+            f"{name}, line {line} is not {shown} text (byte {content[error.start]:#04x}).",
+            "Save the file as UTF-8, or specify its encoding with --encoding, for example --encoding cp1252.",
+        ) from error
+    except UnicodeError as error:
+        raise UserError(f"{name} is not {codec} text: {error}.", "Save the file as UTF-8.") from error
+    if "\0" in text:
+        raise UserError(f"{name} contains NUL characters.", "Save the file as UTF-8, or specify --encoding.")
+    return text.removeprefix("\ufeff")
+
+
+def _plain(column: str) -> str:
+    return re.sub(r"[\s_-]+", "_", column.strip().lower())
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _check_unique(names: Sequence[str], name: str) -> None:
+    plain = [column.lower() for column in names if column]
+    if duplicate := next((column for at, column in enumerate(plain) if column in plain[:at]), None):
+        raise UserError(f"{name} has the column {duplicate} twice.", "Keep one of them.")
+
+
+def _read_csv(text: str, name: str) -> Table:
+    """Return a table whose separator is a comma, semicolon or tab, or is named in a first line such as ``sep=;``."""
+    first, _, rest = text.partition("\n")
+    named = re.fullmatch(r'"?sep=(.)"?\s*', first, re.IGNORECASE)  # written by Excel
+    header_line = rest.partition("\n")[0] if named else first
+    delimiter = named[1] if named else max(",;\t", key=header_line.count)
+    reader = csv.reader(io.StringIO(rest if named else text, newline=""), delimiter=delimiter, strict=True)
+    skipped = int(bool(named))
+    rows: list[list[str]] = []
+    places = []
+    try:
+        header = [column.strip() for column in next(reader, [])]
+        _check_unique(header, name)
+        line = reader.line_num + skipped
+        for row in reader:
+            place, line = f"{name}, line {line + 1}", reader.line_num + skipped  # a quoted row may span several lines
+            if not row:
+                continue
+            if len(row) != len(header):
+                raise UserError(
+                    f"{place} has {format_count(len(row), 'field')}, but there are {len(header)} columns.",
+                    "Put values with commas in quotes.",
+                )
+            rows.append(row)
+            places.append(place)
+    except csv.Error as error:
+        where = f"{name}, line {reader.line_num + skipped}"
+        raise UserError(f"{where} cannot be read: {error}.", "Correct the quotes.") from error
+    values = zip(*rows, strict=True) if rows else [()] * len(header)
+    return Table(name, {column: list(one) for column, one in zip(header, values, strict=True)}, places)
+
+
+def _read_json_lines(text: str, name: str) -> Table:
+    rows: list[dict[str, object]] = []
+    places = []
+    for number, line in enumerate(text.splitlines(), 1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise UserError(f"{name}, line {number} is not JSON: {str(error)[:200]}.", "Correct it.") from error
+        if not isinstance(row, dict):
+            raise UserError(f"{name}, line {number} is not an object.", 'Lines look like {"path": ..., "label": ...}.')
+        rows.append(row)
+        places.append(f"{name}, line {number}")
+    columns = dict.fromkeys(column for row in rows for column in row)
+    _check_unique(list(columns), name)
+    nested = {column for row in rows for column, value in row.items() if isinstance(value, list | dict)}
+    texts = {
+        column: ["" if (value := row.get(column)) is None else str(value) for row in rows]
+        for column in columns
+        if column not in nested
+    }
+    return Table(name, texts, places, dict.fromkeys(sorted(nested), "list or object"))
+
+
+def _read_parquet(content: bytes, name: str) -> Table:
+    try:
+        schema = pq.read_schema(pa.BufferReader(content))
+        shared = [field.name for field in schema if is_text(field.type)]
+        file = pq.ParquetFile(pa.BufferReader(content), read_dictionary=shared)
+        count = file.metadata.num_rows
+        size = sum(file.metadata.row_group(group).total_byte_size for group in range(file.metadata.num_row_groups))
+        if count > MAX_ROWS or size > MAX_TABLE_BYTES:
+            what = f"{name} has {count:,} rows and {size:,} bytes."
+            raise UserError(what, f"The maximum is {MAX_ROWS:,} rows and {MAX_TABLE_BYTES:,} bytes.")
+        _check_unique(file.schema_arrow.names, name)
+        columns, unread = {}, {}
+        for column, kind in ((one.name, value_type(one.type)) for one in file.schema_arrow):
+            if not _is_plain(kind):
+                unread[column] = str(kind)[:80]
+                continue
+            columns[column] = _text_values(file.read([column]).column(column))
+            if len(columns[column]) != count:
+                raise pa.ArrowInvalid(f"it declares {count:,} rows, but {column!r} has {len(columns[column]):,}")
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{name} is damaged or not a parquet file: {str(error)[:200]}.", "Write it again.") from error
+    return Table(name, columns, [f"{name}, row {number}" for number in range(1, count + 1)], unread)
+
+
+def _is_plain(kind: pa.DataType) -> bool:
+    return is_text(kind) or pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind)
+
+
+def _text_values(column: pa.ChunkedArray) -> list[str]:
+    column.validate(full=True)  # dictionary indices of an untrusted file may be out of range
+    return ["" if value is None or value != value else str(value) for value in column_values(column)]

@@ -1,0 +1,174 @@
+"""Look at the headers of all images, and choose the pixel format that they are stored in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+import numpy as np
+
+from core.data.decode import FITS, REFUSE, ImageSpec, Raw, UnreadableError, is_cut, read_header, read_value_range
+from core.data.listing import Listing, TargetFormat
+from core.runtime.errors import UserError
+from core.runtime.progress import Progress, format_count
+
+THREADS = 4
+JOB_IMAGES = 32
+"""Images per thread job: with fewer small images, threads mostly wait for each other."""
+_SHOWN_SIZES = 3
+T = TypeVar("T")
+
+
+@dataclass
+class Group:
+    """Images that are alike: how many there are, and the id of the first."""
+
+    count: int = 0
+    first: str = ""
+
+    def add(self, image_id: str) -> None:
+        """Count one more image."""
+        self.count += 1
+        self.first = self.first or image_id
+
+
+@dataclass
+class Survey:
+    """What the headers of all images say.
+
+    Attributes:
+        sizes: By height and width, as the images are shown: with the orientation that a camera noted.
+        grey, colour: Images without and with colours.
+        deep: Images of more than 8 bits per pixel.
+        value_range: The lowest value, or 0, and the highest value of the deep images; None without any.
+        unreadable: Why an image has no header, by its position in the listing.
+    """
+
+    sizes: dict[tuple[int, int], Group] = field(default_factory=dict)
+    grey: Group = field(default_factory=Group)
+    colour: Group = field(default_factory=Group)
+    deep: Group = field(default_factory=Group)
+    value_range: tuple[float, float] | None = None
+    unreadable: dict[int, str] = field(default_factory=dict)
+
+
+def survey_images(listing: Listing, progress: Progress | None = None) -> Survey:
+    """Read the header of every image, and the pixels of those of more than 8 bits."""
+    progress = progress or Progress()
+    ids = listing.table["id"].tolist()
+    positions = np.flatnonzero(listing.table["turn"] == 0).tolist()  # rotated copies are alike
+    survey = Survey()
+    deep = []
+    progress.stage("looking at images", len(positions))
+    for position, header in zip(positions, _in_threads(listing, read_header, positions, progress), strict=True):
+        if isinstance(header, str):
+            survey.unreadable[position] = header
+            continue
+        survey.sizes.setdefault((header.height, header.width), Group()).add(ids[position])
+        (survey.grey if header.grey else survey.colour).add(ids[position])
+        if header.deep:
+            survey.deep.add(ids[position])
+            deep.append(position)
+    if deep:
+        progress.stage("measuring brightness", len(deep))
+        survey.value_range = _value_range(listing, deep, progress)
+    return survey
+
+
+def _in_threads(
+    listing: Listing, read: Callable[[Raw], T], positions: list[int], progress: Progress
+) -> Iterator[T | str]:
+    """Yield, for every image, what ``read`` returns for its bytes, or why it cannot be read."""
+
+    def one(position: int) -> T | str:
+        try:
+            return read(listing.read(position))
+        except UnreadableError as error:
+            return str(error)
+
+    def job(positions: list[int]) -> list[T | str]:
+        return [one(position) for position in positions]
+
+    jobs = [positions[start : start + JOB_IMAGES] for start in range(0, len(positions), JOB_IMAGES)]
+    with ThreadPoolExecutor(THREADS) as pool:
+        for done in pool.map(job, jobs):
+            progress.advance(len(done))
+            yield from done
+
+
+def _value_range(listing: Listing, positions: list[int], progress: Progress) -> tuple[float, float]:
+    ranges = [one for one in _in_threads(listing, read_value_range, positions, progress) if not isinstance(one, str)]
+    low = min((one[0] for one in ranges), default=0.0)
+    high = max((one[1] for one in ranges), default=1.0)
+    return min(0.0, low), high if high > low else low + 1.0
+
+
+def resolve_format(listing: Listing, requested: TargetFormat, survey: Survey) -> tuple[ImageSpec, list[str]]:
+    """Return the pixel format for the images, inferring what neither the user nor the format specifies, and notes.
+
+    Raises:
+        UserError: no image can be read; or images differ in size or in shape, and nothing says what to do about it.
+    """
+    default = listing.form
+    if not survey.sizes:
+        position, reason = next(iter(survey.unreadable.items()))
+        first = f"{listing.table['id'].iloc[position]}: {reason}"
+        raise UserError(f"{listing.name}: none of the images can be read ({first}).", "Check the files.")
+    size, channels = requested.size or default.size, requested.channels or default.channels
+    if not size and len(survey.sizes) > 1:
+        raise UserError(
+            f"{listing.name}: images differ in size: {_sizes_text(survey.sizes)}.",
+            "Choose one size, and what happens to images of another shape: for example --size 84 --fit crop, "
+            "--fit pad or --fit resize.",
+        )
+    size = size or next(iter(survey.sizes))
+    fit = requested.fit or default.fit or REFUSE
+    notes = [*_fit_notes(listing, survey, size, fit), *_colour_notes(survey, channels)]
+    channels = channels or (3 if survey.colour.count else 1)
+    value_range = survey.value_range
+    if value_range:
+        notes.append(
+            f"{format_count(survey.deep.count, 'image')} of more than 8 bits per pixel: the range of all their values, "
+            f"{value_range[0]:g} to {value_range[1]:g}, becomes 0 to 255."
+        )
+    return ImageSpec(*size, channels, requested.invert or default.invert, fit, value_range), notes
+
+
+def _sizes_text(sizes: dict[tuple[int, int], Group]) -> str:
+    """Return the most frequent sizes with an example of each."""
+    common = sorted(sizes.items(), key=lambda item: -item[1].count)
+    parts = [
+        f"{group.first} has {width} x {height}" + (f", as {group.count - 1:,} more" if group.count > 1 else "")
+        for (height, width), group in common[:_SHOWN_SIZES]
+    ]
+    more = len(sizes) - _SHOWN_SIZES
+    return "; ".join(parts) + (f"; and {format_count(more, 'more size')}" if more > 0 else "")
+
+
+def _fit_notes(listing: Listing, survey: Survey, size: tuple[int, int], fit: str) -> list[str]:
+    """Return notes on images of another shape; raise UserError if these are to be refused."""
+    cut = {shape: group for shape, group in survey.sizes.items() if is_cut(*shape, *size)}
+    if not cut:
+        return []
+    count = format_count(sum(group.count for group in cut.values()), "image")
+    shape = f"{size[1]} x {size[0]}"
+    if fit == REFUSE:
+        choices = ", ".join(f"--fit {name} ({words})" for name, words in FITS.items() if name != REFUSE)
+        raise UserError(
+            f"{listing.name}: {count} of {len(listing):,} have another shape than {shape}: {_sizes_text(cut)}.",
+            f"Say what happens to them: {choices}.",
+        )
+    return [f"{count} of another shape than {shape}: {FITS[fit]} (--fit {fit})."]
+
+
+def _colour_notes(survey: Survey, channels: int | None) -> list[str]:
+    if not survey.colour.count or (channels != 1 and not survey.grey.count):
+        return []
+    colour = f"{format_count(survey.colour.count, 'image')} in colour, the first {survey.colour.first!r}"
+    if channels == 1:
+        return [f"{colour}: converted to greyscale."]
+    return [
+        f"{colour}, and {survey.grey.count:,} in greyscale: all are stored in colour; --channels 1 converts to grey."
+    ]
