@@ -9,20 +9,17 @@ import numpy as np
 import pandas as pd
 
 from core.data import ImageSet
+from core.data.readers.tables import PATH_NAMES, usual_columns
 from core.runtime.errors import UserError
 
-NAME_COLUMNS = (
-    *("image_id", "path", "filename", "file_name", "filepath", "file_path", "file", "image_path", "img_path"),
-    *("image_file", "image_filename", "image_name", "img_name", "image", "img"),
-)
-"""Usual names of a column of image ids or files; ``_`` stands for a blank or a hyphen as well."""
+NAME_COLUMNS = ("image_id", *(name for name in PATH_NAMES if name not in ("image_id", "id")))
+"""Usual names of a column of image ids or files; a column ``id`` may number the rows."""
 _NONE, _SEVERAL = -1, -2  # in place of a position
 
 
 def name_columns(table: pd.DataFrame) -> list[str]:
     """Return the columns with one of :data:`NAME_COLUMNS`, in the order of these."""
-    plain = {re.sub(r"[\s_-]+", "_", str(column).strip().lower()): str(column) for column in reversed(table.columns)}
-    return [plain[name] for name in NAME_COLUMNS if name in plain]
+    return usual_columns([str(column) for column in table.columns], NAME_COLUMNS)
 
 
 def positions_of_names(names: pd.Series, source: str, what: str, images: ImageSet) -> tuple[np.ndarray, str]:

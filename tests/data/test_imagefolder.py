@@ -11,9 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from torchvision.datasets import ImageFolder
+from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from core.data.readers import imagefolder
-from core.data.readers.imagefolder import imagefolder_positions
+from core.data.readers.imagefolder import EXTENSIONS, imagefolder_positions
 from tests.properties import examples
 
 
@@ -117,6 +118,10 @@ def test_links(tmp_path: Path, links: dict[str, str], ends: bool) -> None:
     else:
         assert positions is not None
         assert positions.tolist() == expected(theirs(root), ["b/1.png", "a/1.png"])
+
+
+def test_the_extensions_are_those_of_torchvision() -> None:
+    assert EXTENSIONS == IMG_EXTENSIONS
 
 
 def test_too_many_files_have_no_positions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -373,11 +373,12 @@ def test_any_rows_are_read_or_rejected(
     read_or_rejected(folder / "any.csv", raw)
 
 
-@given(st.binary(max_size=300), st.sampled_from(["any.csv", "any.parquet"]))
+@given(st.binary(max_size=300), st.sampled_from(["any.csv", "any.parquet", "any.tsv", "any.jsonl"]))
 def test_any_bytes_are_read_or_rejected(tmp_path_factory: pytest.TempPathFactory, raw: bytes, name: str) -> None:
     folder = write_files(tmp_path_factory.getbasetemp() / "any", PICTURES)
     read_or_rejected(folder / name, raw)
-    read_or_rejected(folder / name, b"path,label\n" + raw)
+    first = b'{"path": "a.png", "label": 1}\n' if name.endswith("jsonl") else b"path,label\n"
+    read_or_rejected(folder / name, first + raw)
 
 
 @given(st.data())

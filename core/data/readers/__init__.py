@@ -54,7 +54,8 @@ READERS = {
     "huggingface": Reader(read_huggingface),
 }
 """The readers by the name of their format."""
-_IMAGES_READER = Reader(read_images_and_tables, frozenset({"class_levels", "encoding", "table"}))
+_IMAGES_OPTIONS = frozenset({"class_levels", "encoding", "table"})
+"""The options of :func:`read_images_and_tables`."""
 _OPTION_NAMES = {"splits": "--splits", "encoding": "--encoding", "class_levels": "--class-level", "table": "--table"}
 
 
@@ -72,16 +73,21 @@ def read_listing(path: Path, format: str = AUTO, options: ReadOptions | None = N
     options = options or ReadOptions()
     if format not in (AUTO, *READERS):
         raise UserError(f"There is no format {format!r}.", f"Use one of: {AUTO}, {', '.join(READERS)}.")
-    format = detect(path) if format == AUTO else format
-    reader = _IMAGES_READER if format == IMAGES else READERS[format]
+    tree = None
+    if format == AUTO:
+        format, tree = _detect(path)
+    used = _IMAGES_OPTIONS if format == IMAGES else READERS[format].options
     for field, name in _OPTION_NAMES.items():
-        if getattr(options, field) is not None and field != "splits" and field not in reader.options:
+        if getattr(options, field) is not None and field not in (*used, "splits"):
             users = ", ".join(format for format, other in READERS.items() if field in other.options)
             raise UserError(
                 f"{name} has no effect on {path}, whose format is {format}.", f"It is for {users}. Omit it."
             )
-    listing = reader.read(path, options)
-    if options.splits is None or "splits" in reader.options:
+    if format == IMAGES and tree is not None:
+        listing = read_images_and_tables(tree, options)
+    else:
+        listing = READERS[format].read(path, options)
+    if options.splits is None or "splits" in used:
         return listing
     lists = find_split_lists(path, options.splits, "")
     assert lists is not None  # a given folder is found or raises an error
@@ -94,9 +100,14 @@ def detect(path: Path) -> str:
     Raises:
         UserError: the files have no known format (the text says what was found), or match two formats.
     """
+    return _detect(path)[0]
+
+
+def _detect(path: Path) -> tuple[str, Tree | None]:
+    """Return the format of the files at ``path``, and their names if these were listed."""
     is_file = stat.S_ISREG(file_mode(path))
     if is_file and is_table(path.name):
-        return "huggingface" if is_huggingface(path) else "manifest"
+        return "huggingface" if is_huggingface(path) else "manifest", None
     if is_file and cifar100.is_python_archive([path.name]):
         raise _ambiguous("cifar-fs", "fc100")
     tree = open_tree(path)
@@ -115,13 +126,13 @@ def detect(path: Path) -> str:
         what = f"{path} contains several data sets: {', '.join(found)}."
         raise UserError(what, "Use the folder of one of them, or choose one with --format.")
     if found:
-        return found[0]
+        return found[0], tree
     if cifar100.is_python_archive(tree.files):
         raise _ambiguous("cifar-fs", "fc100")
     if cifar100.has_class_folders(tree.files):
         raise _ambiguous("cifar-fs", "fc100", "folder")
     if any(is_image(name) for name in tree.files):
-        return IMAGES
+        return IMAGES, tree
     contents = f"It contains {format_names(tree.files)}." if tree.files else "It contains no files."
     raise UserError(f"{path} is not in a known format. {contents}", _advice(tree))
 

@@ -8,14 +8,14 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
-from core.data.archive import Tree, open_tree
+from core.data.archive import Tree
 from core.data.decode import UnreadableError
 from core.data.listing import Listing
 from core.data.readers.common import NO_TABLE, ReadOptions, format_names, split_word, words_of
 from core.data.readers.folder import folder_listing, images_in
 from core.data.readers.label_rows import ImageSearch, LabelRow, find_columns, label_rows
 from core.data.readers.layout import Layout, LayoutError, Row, infer_layout, row_order
-from core.data.readers.manifest import is_table, read_manifest, table_listing
+from core.data.readers.manifest import Located, is_table, read_manifest, table_listing
 from core.data.readers.split_lists import apply_lists, lists_in_tree
 from core.data.readers.tables import PATH_NAMES, Table, decode_text, read_table
 from core.runtime.errors import UserError
@@ -31,7 +31,7 @@ _PATH_WORDS = {"image", "img", "file", "path", "photo", "picture", "id"}
 _CUB_FILES = ("images.txt", "image_class_labels.txt", "train_test_split.txt", "classes.txt")
 
 
-def read_images_and_tables(path: Path, options: ReadOptions) -> Listing:
+def read_images_and_tables(tree: Tree, options: ReadOptions) -> Listing:
     """Read a folder or zip archive of images, taking their classes from folders, from tables beside them, or from both.
 
     Tables are csv, tsv, parquet and JSON Lines files, the text files of CUB-200-2011, the annotations of tiny-imagenet
@@ -43,9 +43,8 @@ def read_images_and_tables(path: Path, options: ReadOptions) -> Listing:
     if options.table not in (None, NO_TABLE):
         if options.class_levels:
             raise UserError("--class-level is for folders and --table for tables.", "Give one of the two.")
-        return read_manifest(path, options)
-    tree = open_tree(path)
-    images = images_in(tree)
+        return read_manifest(tree.path, options)
+    path, images = tree.path, images_in(tree)
     layout: Layout | LayoutError
     try:
         layout = infer_layout(images, str(path), options.class_levels)
@@ -64,7 +63,7 @@ def read_images_and_tables(path: Path, options: ReadOptions) -> Listing:
         if len({row.label for row, _ in labelled}) < 2:
             raise LayoutError(layout.what, f"{found.files[0]} has a single class. {layout.fix}")
         rows, names = zip(*labelled, strict=True)
-        return table_listing(tree, rows, names, found.notes, found.files)
+        return table_listing(tree, rows, [Located(name) for name in names], found.notes, found.files)
     layout, groups, notes = _combine(layout, found, tree)
     listing = folder_listing(tree, layout, (*found.notes, *notes), groups, found.files)
     if options.splits is not None or ignores_tables or any(row.split for row in layout.rows):

@@ -6,8 +6,8 @@ Only names are looked at. Where two readings differ in the number of classes, no
 from __future__ import annotations
 
 import re
-from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from itertools import chain
 from typing import NamedTuple
@@ -30,7 +30,9 @@ _MASKS = {"mask", "masks", "segmentation", "segmentations", "segmaps", "annotati
     *("trimap", "trimaps", "groundtruth", "ground_truth", "gt", "depth", "depths", "heatmaps", "saliency", "labels")
 }
 """Names of folders whose images describe other images pixel by pixel."""
-_MASK_FILE = re.compile(r"[ _.-](mask|seg|segmentation|groundtruth|gt|trimap|annotation)([ _-]?\d+)?$", re.IGNORECASE)
+_MASK_FILE = re.compile(
+    r"[ _.-](?:mask|seg|segmentation|groundtruth|gt|trimap|annotation)(?:[ _-]?\d+)?\.\w+$", re.IGNORECASE
+)
 _PARALLEL = 0.9
 """Share of a folder's file names that must occur beside it for its images to be masks of the others."""
 
@@ -67,19 +69,21 @@ class LayoutError(UserError):
     """The folders do not say what the classes are."""
 
 
-class _Image(NamedTuple):
-    file: str  # as in the tree
-    folders: tuple[str, ...]  # those that are not yet explained
+class _Folder(NamedTuple):
+    """A folder with images directly in it."""
 
-    def below(self, depth: int = 1) -> _Image:
-        return _Image(self.file, self.folders[depth:])
+    levels: tuple[str, ...]  # names of the folders above and itself that are not yet explained
+    files: list[str]  # as in the tree
+
+    def below(self) -> _Folder:
+        return _Folder(self.levels[1:], self.files)
 
     @property
-    def stem(self) -> str:
-        return self.file.rpartition("/")[2].rpartition(".")[0]
+    def stems(self) -> list[str]:
+        return [file.rpartition("/")[2].rpartition(".")[0] for file in self.files]
 
 
-_BySplit = dict[str, list[_Image]]
+_BySplit = dict[str, list[_Folder]]
 
 
 def infer_layout(files: Iterable[str], where: str, class_levels: tuple[int, int] | None = None) -> Layout:
@@ -95,10 +99,13 @@ def infer_layout(files: Iterable[str], where: str, class_levels: tuple[int, int]
         LayoutError: the images are not in class folders, there is only one class, or there are several readings.
     """
     reader = _LayoutReader(where, class_levels)
-    images = [_Image(file, tuple(file.split("/")[:-1])) for file in files]
-    images, root = _unwrap(images)
-    images, deeper = _unwrap(reader.without_masks(images))
-    by_split, split_folders = reader.divide(images)
+    by_path: dict[str, list[str]] = defaultdict(list)
+    for file in files:
+        by_path[file.rpartition("/")[0]].append(file)
+    folders = [_Folder(tuple(path.split("/")) if path else (), members) for path, members in by_path.items()]
+    folders, root = _unwrap(folders)
+    folders, deeper = _unwrap(reader.without_masks(folders))
+    by_split, split_folders = reader.divide(folders)
     if not split_folders:
         by_split = _divide_below_classes(by_split)
     by_split = {split: reader.without_masks(members) for split, members in by_split.items()}
@@ -106,11 +113,12 @@ def infer_layout(files: Iterable[str], where: str, class_levels: tuple[int, int]
     first, last = reader.find_levels(by_split)
     rows = []
     for split, members in by_split.items():
-        for image in members:
-            if len(image.folders) >= last:
-                rows.append(Row(image.file, "/".join(image.folders[first - 1 : last]), split))
+        for folder in members:
+            if len(folder.levels) >= last:
+                name = "/".join(folder.levels[first - 1 : last])
+                rows += [Row(file, name, split) for file in folder.files]
             else:
-                reader.leave_out(NO_CLASS_FOLDER, [image])
+                reader.leave_out(NO_CLASS_FOLDER, folder.files)
     if len({row.name for row in rows}) < 2:
         found = f"in one folder, {rows[0].name!r}" if rows else "outside class folders"
         raise LayoutError(f"The images of {where} are all {found}; at least two classes are required.", LAYOUT)
@@ -124,27 +132,27 @@ def row_order(row: Row) -> tuple[int, str, str, str]:
     return SPLITS.index(row.split) if row.split else 0, row.name, folder, file
 
 
-def _tops(images: Iterable[_Image]) -> dict[str, list[_Image]]:
-    """Group the images in folders by their first one."""
-    tops: dict[str, list[_Image]] = defaultdict(list)
-    for image in images:
-        if image.folders:
-            tops[image.folders[0]].append(image)
+def _tops(folders: Iterable[_Folder]) -> dict[str, list[_Folder]]:
+    """Group folders by their first level."""
+    tops: dict[str, list[_Folder]] = defaultdict(list)
+    for folder in folders:
+        if folder.levels:
+            tops[folder.levels[0]].append(folder)
     return tops
 
 
-def _unwrap(images: list[_Image]) -> tuple[list[_Image], str]:
+def _unwrap(folders: list[_Folder]) -> tuple[list[_Folder], str]:
     """Remove folders around everything, such as that of an archive; return their names with a slash at the end."""
     root = ""
     while True:
-        tops = _tops(images)
-        if len(tops) != 1 or all(len(image.folders) < 2 for image in images):
-            return images, root
+        tops = _tops(folders)
+        if len(tops) != 1 or all(len(folder.levels) < 2 for folder in folders):
+            return folders, root
         (top,) = tops
-        inner = [name for name in _tops(image.below() for image in images) if name]
+        inner = _tops(folder.below() for folder in folders)
         if split_word(top) and not (inner and all(split_word(name) for name in inner)):
-            return images, root
-        images = [image.below() for image in images]
+            return folders, root
+        folders = [folder.below() for folder in folders]
         root += f"{top}/"
 
 
@@ -156,59 +164,64 @@ class _LayoutReader:
         self.left_out: dict[str, list[str]] = {}
         self.notes: list[str] = []
 
-    def leave_out(self, reason: str, images: Iterable[_Image]) -> None:
-        self.left_out.setdefault(reason, []).extend(image.file for image in images)
+    def leave_out(self, reason: str, files: Iterable[str]) -> None:
+        self.left_out.setdefault(reason, []).extend(files)
 
-    def without_masks(self, images: list[_Image]) -> list[_Image]:
+    def without_masks(self, folders: list[_Folder]) -> list[_Folder]:
         """Leave out images that describe others: in a folder beside theirs, or beside them under a longer name."""
-        for reason, masks in ((MASK_FILES, _mask_files(images)), (MASK_FOLDERS, _in_mask_folders(images))):
-            if masks:
-                self.leave_out(reason, (image for image in images if image.file in masks))
-                images = [image for image in images if image.file not in masks]
-        return images
+        masks = {file for folder in folders for file in _mask_files(folder)}
+        if masks:
+            self.leave_out(MASK_FILES, sorted(masks))
+            rest = [_Folder(levels, [file for file in files if file not in masks]) for levels, files in folders]
+            folders = [folder for folder in rest if folder.files]
+        of_masks = _mask_folders(folders)
+        if of_masks:
+            self.leave_out(MASK_FOLDERS, (file for folder in of_masks for file in folder.files))
+            folders = [folder for folder in folders if folder not in of_masks]
+        return folders
 
-    def divide(self, images: list[_Image]) -> tuple[_BySplit, dict[str, list[str]]]:
+    def divide(self, folders: list[_Folder]) -> tuple[_BySplit, dict[str, list[str]]]:
         """Divide the images by split folders, if these are at the top; return the folders of each split as well."""
-        tops = _tops(images)
+        tops = _tops(folders)
         words = _split_words(tops)
         others = [top for top in tops if top not in words]
-        is_nested = {top: any(len(image.folders) > 1 for image in members) for top, members in tops.items()}
+        is_nested = {top: any(len(folder.levels) > 1 for folder in members) for top, members in tops.items()}
         are_classes = not any(is_nested[top] for top in words) and len(set(words.values())) < 2 and len(tops) > 1
         if not words or are_classes:  # are_classes: car, bus and train; test1 and test2
-            return {"": images}, {}
+            return {"": folders}, {}
         aside = {top for top in others if top.lower() in _MASKS or set(words_of(top)) & _UNLABELLED}
         aside |= {top for top in others if top.lower() in _CONTAINERS and not is_nested[top]}
         if rest := sorted(set(others) - aside):
             if self.class_levels:
-                return {"": images}, {}
+                return {"": folders}, {}
             raise LayoutError(
                 f"{self.where} has both the splits {format_names(sorted(words))} and the folders {format_names(rest)}.",
                 "Move the class folders into the splits, or import a folder that contains only the splits; if all of "
                 "these are classes, add --class-level 1.",
             )
         for top in sorted(aside):
-            self.leave_out(f"beside the splits, in {top!r}", tops[top])
-        if loose := [image for image in images if not image.folders]:
-            self.leave_out(NO_CLASS_FOLDER, loose)
+            self.leave_out(f"beside the splits, in {top!r}", _files(tops[top]))
+        if loose := [folder for folder in folders if not folder.levels]:
+            self.leave_out(NO_CLASS_FOLDER, _files(loose))
         by_split: _BySplit = {}
-        folders: dict[str, list[str]] = {}
+        names: dict[str, list[str]] = {}
         for split in SPLITS:
             if members := sorted(top for top, word in words.items() if word == split):
-                by_split[split] = [image.below() for top in members for image in tops[top]]
-                folders[split] = [f"{top}/" for top in members]
-        if any(folders[split] != [f"{split}/"] for split in by_split):
-            parts = [f"{format_names(folders[split])} is {split}" for split in by_split]
+                by_split[split] = [folder.below() for top in members for folder in tops[top]]
+                names[split] = [f"{top}/" for top in members]
+        if any(names[split] != [f"{split}/"] for split in by_split):
+            parts = [f"{format_names(names[split])} is {split}" for split in by_split]
             self.notes.append(f"Splits by folder: {'; '.join(parts)}.")
-        return by_split, folders
+        return by_split, names
 
     def find_levels(self, by_split: _BySplit) -> tuple[int, int]:
         """Return the first and the last level of the folders that are the class."""
-        images = [image for members in by_split.values() for image in members]
-        inside = [image for image in images if image.folders]
+        folders = [folder for members in by_split.values() for folder in members]
+        inside = [folder for folder in folders if folder.levels]
         if not inside:
-            raise LayoutError(f"The images of {self.where} are not in class folders.", _loose_advice(images))
+            raise LayoutError(f"The images of {self.where} are not in class folders.", _loose_advice(folders))
         if self.class_levels:
-            deepest = max(len(image.folders) for image in inside)
+            deepest = max(len(folder.levels) for folder in inside)
             if self.class_levels[1] > deepest:
                 levels = format_count(deepest, "level")
                 what = f"{self.where} has {levels} of folders with images, not {self.class_levels[1]}."
@@ -221,12 +234,12 @@ class _LayoutReader:
                 f"The folders {shown} of {self.where} are not named after classes.",
                 f"{LAYOUT} If they are the classes, add --class-level 1.",
             )
-        leaves = {top: {image.folders for image in members} for top, members in tops.items()}
-        nested = sorted(top for top, folders in leaves.items() if len(folders) > 1)
+        leaves = {top: {folder.levels for folder in members} for top, members in tops.items()}
+        nested = sorted(top for top, levels in leaves.items() if len(levels) > 1)
         if not all((top,) in leaves[top] for top in nested):
             raise LayoutError(*_readings(inside, self.where))
         if nested:
-            deep = [image.file for image in inside if len(image.folders) > 1]
+            deep = sorted(_files(folder for folder in inside if len(folder.levels) > 1))
             self.notes.append(
                 f"{format_count(len(deep), 'image')} in folders below the class folders count as these classes: "
                 f"{format_names(deep)}. To make folders of the second level classes, add --class-level 1-2."
@@ -234,38 +247,46 @@ class _LayoutReader:
         return 1, 1
 
 
-def _in_mask_folders(images: list[_Image]) -> set[str]:
-    """Return the files in folders with the name of masks whose images belong to those of the folders beside them."""
-    children: dict[tuple[str, ...], _BySplit] = defaultdict(lambda: defaultdict(list))
-    for image in images:
-        for depth, name in enumerate(image.folders):
-            children[image.folders[:depth]][name].append(image)
-    masks: set[str] = set()
+def _files(folders: Iterable[_Folder]) -> list[str]:
+    return [file for folder in folders for file in folder.files]
+
+
+def _mask_folders(folders: list[_Folder]) -> list[_Folder]:
+    """Return the folders below names of masks whose images belong to those of the folders beside these."""
+    children: dict[tuple[str, ...], dict[str, list[_Folder]]] = defaultdict(lambda: defaultdict(list))
+    for folder in folders:
+        for depth, name in enumerate(folder.levels):
+            children[folder.levels[:depth]][name].append(folder)
+    masks: list[_Folder] = []
     for parent, members in children.items():
         names = {name for name in members if name.lower() in _MASKS}
-        others = [name for name in members if name not in names]
+        others = {name: beside for name, beside in members.items() if name not in names}
         for name in names if others else ():
-            if _is_mask_folder(members[name], [members[other] for other in others], others, len(parent)):
-                masks |= {image.file for image in members[name]}
+            if _are_masks(members[name], others, len(parent)):
+                masks += members[name]
     return masks
 
 
-def _is_mask_folder(images: list[_Image], others: list[list[_Image]], names: Sequence[str], depth: int) -> bool:
-    """Return whether the images of a folder with the name of masks belong to those of the folders beside it."""
-    if any(name.lower() in _CONTAINERS for name in names):
+def _are_masks(folders: list[_Folder], others: Mapping[str, list[_Folder]], depth: int) -> bool:
+    """Return whether the images below a name of masks belong to those of the folders beside it."""
+    if any(name.lower() in _CONTAINERS for name in others):
         return True
-    are_nested = all(len(image.folders) > depth + 1 for image in chain(images, *others))
+    beside = list(chain(*others.values()))
+    are_nested = all(len(folder.levels) > depth + 1 for folder in chain(folders, beside))
     if len(others) < 2 and not are_nested:  # mask and no_mask are two classes
         return False
-    stems = {image.stem for other in others for image in other}
-    return sum(image.stem in stems for image in images) >= _PARALLEL * len(images)
+    known = {stem for folder in beside for stem in folder.stems}
+    stems = [stem for folder in folders for stem in folder.stems]
+    return sum(stem in known for stem in stems) >= _PARALLEL * len(stems)
 
 
-def _mask_files(images: list[_Image]) -> set[str]:
-    """Return the files whose name is that of another file in the same folder, followed by a word such as mask."""
-    suspected = [(image, match) for image in images if (match := _MASK_FILE.search(image.stem))]
-    known = {(image.folders, image.stem) for image in images} if suspected else set()
-    return {image.file for image, match in suspected if (image.folders, image.stem[: match.start()]) in known}
+def _mask_files(folder: _Folder) -> list[str]:
+    """Return the files whose name is that of another file in the folder, followed by a word such as mask."""
+    suspected = [(file, match) for file in folder.files if (match := _MASK_FILE.search(file))]
+    if not suspected:
+        return []
+    known = {file.rpartition(".")[0] for file in folder.files}
+    return [file for file, match in suspected if file[: match.start()] in known]
 
 
 def _split_words(names: Collection[str]) -> dict[str, str]:
@@ -285,15 +306,14 @@ def _split_words(names: Collection[str]) -> dict[str, str]:
 
 def _divide_below_classes(by_split: _BySplit) -> _BySplit:
     """Divide the images by split folders inside the class folders, as in ``cat/train/1.png``."""
-    images = [image for members in by_split.values() for image in members if image.folders]
-    loose = [image for members in by_split.values() for image in members if not image.folders]
-    for level in range(1, min((len(image.folders) for image in images), default=0)):
-        words = {name: split_word(name) for name in {image.folders[level] for image in images}}
+    folders = [folder for members in by_split.values() for folder in members if folder.levels]
+    loose = [folder for members in by_split.values() for folder in members if not folder.levels]
+    for level in range(1, min((len(folder.levels) for folder in folders), default=0)):
+        words = {name: split_word(name) for name in {folder.levels[level] for folder in folders}}
         if all(words.values()) and len(set(words.values())) > 1:
             divided: _BySplit = defaultdict(list, {"": loose} if loose else {})
-            for image in images:
-                kept = image.folders[:level] + image.folders[level + 1 :]
-                divided[words[image.folders[level]]].append(_Image(image.file, kept))
+            for levels, files in folders:
+                divided[words[levels[level]]].append(_Folder(levels[:level] + levels[level + 1 :], files))
             return divided
     return by_split
 
@@ -305,23 +325,23 @@ def _unwrap_splits(by_split: _BySplit) -> _BySplit:
     while True:
         tops = {split: _tops(members) for split, members in by_split.items()}
         single = {split: next(iter(names)) for split, names in tops.items() if len(names) == 1}
-        nested = {split for split in single if any(len(image.folders) > 1 for image in by_split[split])}
+        nested = {split for split in single if any(len(folder.levels) > 1 for folder in by_split[split])}
         is_shared = nested == set(by_split) and len(set(single.values())) == 1
         wrapped = {split for split, top in single.items() if split_word(top) or top.lower() in _CONTAINERS or is_shared}
         if not wrapped:
             return by_split
         for split in wrapped:
-            by_split[split] = [image.below() for image in by_split[split]]
+            by_split[split] = [folder.below() for folder in by_split[split]]
 
 
-def _readings(images: list[_Image], where: str) -> tuple[str, str]:
+def _readings(folders: list[_Folder], where: str) -> tuple[str, str]:
     """Return the error, and the choice, for folders in folders."""
     readings: dict[str, list[str]] = {}
     counts = set()
-    for level in range(1, max(len(image.folders) for image in images) + 1):
-        reached = [image.folders for image in images if len(image.folders) >= level]
-        joined = sorted({"/".join(folders[:level]) for folders in reached})
-        alone = sorted({folders[level - 1] for folders in reached})
+    for level in range(1, max(len(folder.levels) for folder in folders) + 1):
+        reached = [folder.levels for folder in folders if len(folder.levels) >= level]
+        joined = sorted({"/".join(levels[:level]) for levels in reached})
+        alone = sorted({levels[level - 1] for levels in reached})
         for option, names in ((f"{level}", alone), (f"1-{level}", joined)):
             if len(names) > 1 and len(names) not in counts:
                 counts.add(len(names))
@@ -329,19 +349,19 @@ def _readings(images: list[_Image], where: str) -> tuple[str, str]:
     shown = [f"{format_count(len(names), 'class', 'classes')} ({format_names(names)})" for names in readings.values()]
     choices = [f"--class-level {option} for {len(names):,}" for option, names in readings.items()]
     what = f"{where} contains folders in folders, and several levels could be the classes: {'; or '.join(shown)}."
-    by_top = {top: {image.folders[1:] for image in members} for top, members in _tops(images).items()}
-    are_versions = len(by_top) > 1 and len({frozenset(folders) for folders in by_top.values()}) == 1
+    by_top = {top: {folder.levels[1:] for folder in members} for top, members in _tops(folders).items()}
+    are_versions = len(by_top) > 1 and len({frozenset(levels) for levels in by_top.values()}) == 1
     fix = f"Choose with {', or '.join(choices)}."
     if are_versions:
         fix += f" If {format_names(sorted(by_top))} hold versions of the same images, import one of them."
     return what, fix
 
 
-def _loose_advice(images: list[_Image]) -> str:
+def _loose_advice(folders: list[_Folder]) -> str:
     """Return what to do with images outside class folders; their names may begin with their classes."""
-    prefixes = Counter(re.split(r"[^A-Za-z]", image.stem, maxsplit=1)[0] for image in images)
-    names = sorted(prefixes)
-    if "" not in prefixes and 1 < len(names) <= len(images) // 2:
+    stems = [stem for folder in folders for stem in folder.stems]
+    names = sorted({re.split(r"[^A-Za-z]", stem, maxsplit=1)[0] for stem in stems})
+    if "" not in names and 1 < len(names) <= len(stems) // 2:
         return (
             f"Their names begin with {format_names(names)}: if these are the classes, import a table with the columns "
             f"path and label. Otherwise: {LAYOUT}"

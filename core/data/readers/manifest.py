@@ -7,8 +7,9 @@ import re
 import stat
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
-from core.data.archive import FolderTree, Tree, open_tree
+from core.data.archive import FolderTree, Tree, file_stamp, open_tree
 from core.data.decode import Raw, UnreadableError
 from core.data.listing import Listing, make_table
 from core.data.readers.common import ReadOptions, format_names, is_image, left_out_note, source_name, split_word
@@ -46,7 +47,7 @@ def read_manifest(path: Path, options: ReadOptions) -> Listing:
     # A folder lists nothing until all file names are requested.
     tree: Tree = FolderTree(path.parent) if is_local else open_tree(path)
     tables = [path.name] if is_local else _named_tables(tree, path, options.table)
-    names: list[str] = []
+    images: list[Located] = []
     rows: list[LabelRow] = []
     notes: list[str] = []
     for inner in tables:
@@ -56,14 +57,21 @@ def read_manifest(path: Path, options: ReadOptions) -> Listing:
         found, changes = label_rows(table, columns, split)
         rows += found
         notes += [*choices, *changes]
-        names += _locate(found, inner, tree, is_local, notes)
-    return table_listing(tree, rows, names, notes, tables, path.name if is_local else "")
+        images += _locate(found, inner, tree, is_local, notes)
+    return table_listing(tree, rows, images, notes, tables, path.name if is_local else "")
+
+
+class Located(NamedTuple):
+    """A file that a table names, with its size and modification time, which are None if there is no such file."""
+
+    name: str
+    size_and_time: tuple[int, int] | None = (0, 0)
 
 
 def table_listing(
     tree: Tree,
     rows: Sequence[LabelRow],
-    names: Sequence[str],
+    images: Sequence[Located],
     notes: Sequence[str],
     tables: Sequence[str],
     own: str = "",
@@ -71,30 +79,29 @@ def table_listing(
     """Return the listing of the images that tables name.
 
     Args:
-        names: The file of every row.
+        images: The file of every row.
         tables: Names of the tables.
         own: The table, if it was given by itself, so that the files around it are not listed.
     """
-    files = _Files(tree, "", bool(own))
-    sizes = [files.size_and_time(name) for name in names]
-    missing = [name for name, size in zip(names, sizes, strict=True) if size is None]
+    missing = [image.name for image in images if image.size_and_time is None]
     notes = list(notes)
     if missing:
-        notes.append(f"{format_count(len(missing), 'file')} of {len(names):,} missing: {format_names(missing)}.")
-    ids = [row.id or name for row, name in zip(rows, names, strict=True)]
+        notes.append(f"{format_count(len(missing), 'file')} of {len(images):,} missing: {format_names(missing)}.")
+    ids = [row.id or image.name for row, image in zip(rows, images, strict=True)]
     if own and any(map(_ABSOLUTE.match, ids)):
         notes.append("Some ids are absolute paths, which differ between machines: add a column id.")
     _check_duplicates(ids, rows)
-    if not own and (unlisted := sorted(set(filter(is_image, tree.files)) - set(names))):
+    if not own and (unlisted := sorted(set(filter(is_image, tree.files)) - {image.name for image in images})):
         notes.append(left_out_note(unlisted, "image", f"not in {format_names(tables)}"))
 
     def read(position: int) -> Raw:
-        if sizes[position] is None:
+        if images[position].size_and_time is None:
             raise UnreadableError("the file is missing")
-        return tree.read(names[position])
+        return tree.read(images[position].name)
 
     listed = make_table(ids, [row.label for row in rows], [row.split for row in rows], [row.group for row in rows])
-    stamp = [own, *(files.size_and_time(own) or ()), [list(size or ()) for size in sizes]] if own else tree.stamp()
+    own_stamp = [*file_stamp(tree.path / own), [image.size_and_time for image in images]] if own else []
+    stamp = own_stamp or tree.stamp()
     return Listing(source_name(tree.path / own), listed, read, stamp, notes=tuple(notes))
 
 
@@ -117,13 +124,13 @@ def _named_tables(tree: Tree, path: Path, option: str | None) -> list[str]:
     )
 
 
-def _locate(rows: Sequence[LabelRow], table: str, tree: Tree, is_local: bool, notes: list[str]) -> list[str]:
-    """Return the name in the tree of every image of a table."""
+def _locate(rows: Sequence[LabelRow], table: str, tree: Tree, is_local: bool, notes: list[str]) -> list[Located]:
+    """Return the file of every row of a table."""
     files = _Files(tree, table, is_local)
-    names = [files.name(row) for row in rows]
-    exists = [files.size_and_time(name) is not None for name in names]
+    images = [Located(name, files.size_and_time(name)) for name in map(files.name, rows)]
+    exists = [image.size_and_time is not None for image in images]
     if all(exists) or (is_local and any(exists)):  # the folder of a table may be a large one
-        return names
+        return images
     search = ImageSearch(tree.files)
     found = [
         None if is_there else search.find(row.path, row.label, row.split)
@@ -131,14 +138,17 @@ def _locate(rows: Sequence[LabelRow], table: str, tree: Tree, is_local: bool, no
     ]
     if not any(found):
         if any(exists):
-            return names
+            return images
+        count, first = format_count(len(images), "file"), images[0].name
         raise UserError(
-            f"None of the {format_count(len(names), 'file')} listed in {table} exists; the first is {names[0]!r}.",
+            f"None of the {count} listed in {table} exists; the first is {first!r}.",
             f"Paths are relative to the folder of {table}.",
         )
     example = next((row.path, name) for row, name in zip(rows, found, strict=True) if name)
     notes.append(f"The images of {table} are found by their names: {example[0]!r} is {example[1]!r}.")
-    return [other or name for other, name in zip(found, names, strict=True)]
+    return [
+        Located(name, files.size_and_time(name)) if name else image for name, image in zip(found, images, strict=True)
+    ]
 
 
 class _Files:

@@ -61,10 +61,15 @@ class Table:
 
     def find(self, names: Sequence[str]) -> list[str]:
         """Return the columns with one of the usual ``names``, in the order of these."""
-        plain: dict[str, list[str]] = {}
-        for column in self.columns:
-            plain.setdefault(_plain(column), []).append(column)
-        return [column for name in names for column in plain.get(name, ())]
+        return usual_columns([*self.columns], names)
+
+
+def usual_columns(columns: Sequence[str], names: Sequence[str]) -> list[str]:
+    """Return the columns with one of the usual ``names``, in the order of these."""
+    plain: dict[str, list[str]] = {}
+    for column in columns:
+        plain.setdefault(_plain(column), []).append(column)
+    return [column for name in names for column in plain.get(name, ())]
 
 
 def read_table(tree: Tree, name: str, encoding: str | None = None) -> Table:
