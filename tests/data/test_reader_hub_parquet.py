@@ -221,10 +221,9 @@ def test_columns_are_chosen_by_type_and_name(columns: dict[str, Any], image: str
         ({"a": images(), "b": images(), "label": [0, 1, 0]}, None, "several columns of images: 'a', 'b'"),
         ({"image": images(), "a": [0] * 3, "b": [0] * 3}, None, r"no column of labels.*'a \(int64\)', 'b \(int64\)'"),
         ({"image": images(), "Class": [0] * 3, "Target": [0] * 3}, None, "of labels: 'Class', 'Target'"),
-        ({"image": images(), "label": [0.0, 1.0, 0.0]}, None, r"no column of labels.*'label \(double\)'"),
         ({"image": images(), "label": [["a"]] * 3}, None, r"no column of labels.*'label \(list"),
         ({"image": images(), "label": pa.nulls(3)}, None, r"no column of labels.*'label \(null\)'"),
-        ({"image": images(), "label": [0.0, 1.0, 0.0]}, FEATURES, r"train\.parquet: .*'label' has type double"),
+        ({"image": images(), "label": [0.5, 1.0, 0.0]}, FEATURES, r"row 0: label is .0\.5., but there are 2 classes"),
         ({"image": images(), "label": [0, 2, 1]}, FEATURES, r"train\.parquet, row 1: label is 2\b"),
         ({"image": images(), "label": ["a", "cat", "b"]}, FEATURES, r"train\.parquet, row 0: label is 'a'"),
         ({"image": images(), "label": ["a", "", "b"]}, None, r"train\.parquet, row 1: label is ''"),
@@ -553,3 +552,19 @@ def test_any_bytes_are_read_or_rejected(tmp_path_factory: pytest.TempPathFactory
     file = tmp_path_factory.getbasetemp() / "train-00000-of-00001.parquet"
     file.write_bytes(raw)
     assert read_or_rejected(file, "auto") is None
+
+
+@pytest.mark.parametrize(
+    ("labels", "classes"),
+    [
+        ([0.0, 1.0, 1.0, None], ["0", "1", "1"]),
+        ([0.5, 1.0, 1.0, 0.5], ["0.5", "1", "1", "0.5"]),
+        ([-1, 1, 1, -1], ["-1", "1", "1", "-1"]),
+        ([-1, 0, 1, 0], ["0", "1", "0"]),
+        ([True, False, True, None], ["True", "False", "True"]),
+    ],
+)
+def test_numbers_as_labels(labels: list[object], classes: list[str], tmp_path: Path) -> None:
+    images = [{"bytes": picture(n), "path": None} for n in range(4)]
+    pq.write_table(pa.table({"image": images, "category": labels}), tmp_path / "train-00000-of-00001.parquet")
+    assert column(read_listing(tmp_path), "class") == classes

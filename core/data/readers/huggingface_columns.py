@@ -13,12 +13,11 @@ import pyarrow as pa
 from core.data.decode import MAX_BYTES, UnreadableError
 from core.data.listing import make_table
 from core.data.readers.common import is_text, split_word, value_type
-from core.data.readers.tables import PATH_NAMES
+from core.data.readers.tables import LABEL_NAMES, PATH_NAMES
 from core.runtime.errors import UserError
 from core.runtime.progress import format_count, format_names
 
 IMAGE_NAMES = ("image", "img")
-LABEL_NAMES = ("label", "labels", "fine_label", "class", "target")
 _SAVE_AGAIN = "Save the data set again."
 _NO_IMAGES = ("Audio", "Video", "Pdf")
 """Types of ``datasets`` that are stored like images, as a struct of bytes and a path."""
@@ -110,23 +109,28 @@ def holds_images(kind: pa.DataType) -> bool:
 
 
 def holds_labels(kind: pa.DataType) -> bool:
-    """Return whether a column type can store labels: text, whole numbers, or true and false."""
+    """Return whether a column type can store labels: text, numbers, or true and false."""
     kind = value_type(kind)
-    return _is_text(kind) or pa.types.is_integer(kind) or pa.types.is_boolean(kind)
+    return _is_text(kind) or pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind)
 
 
 def class_labels(values: Sequence[Any], columns: Columns, place: object) -> list[str | None]:
     """Return the class of every row; None if the row has no label (null or -1).
 
+    Without class names, -1 is a class if there is exactly one other: labels of two classes may be -1 and 1.
+
     Raises:
         UserError: a value is not a class name or not the number of a class; the text names the row, counted from 0.
     """
     labels: list[str | None] = []
-    for row, value in enumerate(values):
-        if value is None or (type(value) is int and value == -1):
+    numbers = [_whole(value) for value in values]
+    others = {value for value in numbers if value not in (None, -1)}
+    is_class = columns.names is None and len(others) == 1
+    for row, value in enumerate(numbers):
+        if value is None or (type(value) is int and value == -1 and not is_class):
             labels.append(None)
         elif columns.names is None:
-            if not isinstance(value, str | int) or value == "":
+            if not isinstance(value, str | int | float) or value == "":
                 what = f"{place}, row {row}: {columns.label} is {str(value)[:80]!r}, which is not a class name."
                 raise UserError(what, "Correct it.")
             labels.append(str(value))
@@ -137,6 +141,13 @@ def class_labels(values: Sequence[Any], columns: Columns, place: object) -> list
             what = f"{place}, row {row}: {columns.label} is {shown!r}, but there are {len(columns.names)} classes."
             raise UserError(what, _SAVE_AGAIN)
     return labels
+
+
+def _whole(value: Any) -> Any:
+    """Return a number without a fraction as an integer, NaN as None, and anything else unchanged."""
+    if isinstance(value, float):
+        return None if value != value else int(value) if value.is_integer() else value
+    return value
 
 
 def image_bytes(value: Any, folder: Path) -> bytes:
