@@ -164,3 +164,19 @@ def test_mutated_archive_is_read_or_rejected(tmp_path_factory: pytest.TempPathFa
     path = write_zip(tmp_path_factory.getbasetemp() / "images_background.zip", GREEK)
     path.write_bytes(mutated(data, path.read_bytes()))
     read_or_rejected(path, "omniglot")
+
+
+@pytest.mark.parametrize("below", ["", "omniglot_resized/"])
+def test_alphabets_without_the_two_parts(below: str, tmp_path: Path) -> None:
+    names = [f"{below}{name.partition('/')[2]}" for name in [*LATIN, *GREEK]]
+    data = write_files(tmp_path / "mine", names)
+    assert detect(data) == "omniglot"
+    listing = read(data)
+    assert column(listing, "class") == ["Greek/character01"] * 2 + ["Greek/character02"] * 2 + ["Latin/character01"]
+    assert set(column(listing, "split")) == {""}
+    assert set(column(read(data, with_lists(tmp_path / "lists", **LISTS)), "split")) == {"train", "val", "test"}
+
+
+def test_other_images_beside_alphabets_are_no_omniglot(tmp_path: Path) -> None:
+    names = [name.partition("/")[2] for name in GREEK]
+    assert detect(write_files(tmp_path, [*names, "Greek/other/1.png"])) != "omniglot"

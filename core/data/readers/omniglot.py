@@ -10,18 +10,19 @@ from pydantic import TypeAdapter, ValidationError
 
 from core.data.archive import Tree, open_tree
 from core.data.listing import Listing, TargetFormat, make_table
-from core.data.readers.common import ReadOptions
+from core.data.readers.common import ReadOptions, is_image
 from core.data.readers.split_lists import find_split_lists
 from core.runtime.errors import UserError
 from core.runtime.progress import format_count
 
 PARTS = {"images_background": 964, "images_evaluation": 659}
 """The two official archives and the number of characters in each."""
+_SPLIT_OF_PART = {"images_background": "train", "images_evaluation": "test", "": ""}
 DRAWERS = 20
 FORM = TargetFormat(size=(28, 28), channels=1, invert=True)
 
 _FOLDERS = ("", "omniglot-py", "omniglot")  # torchvision and learn2learn create the second
-_IMAGE = re.compile(r"(?:^|/)((images_(?:background|evaluation))/([^/]+/character\d+)/\d+_(\d+)\.png)$")
+_IMAGE = re.compile(r"(?:^|/)((?:(images_(?:background|evaluation))/)?([^/]+/character\d+)/\d+_(\d+)\.png)$")
 _LISTS = TypeAdapter(dict[str, dict[str, list[str]]])
 _EXPECTED = "Put images_background.zip and images_evaluation.zip, or the folders of the same names, in it."
 
@@ -32,7 +33,7 @@ def read_omniglot(path: Path, options: ReadOptions) -> Listing:
     Classes are ``Alphabet/characterNN``; ids ``images_background/Alphabet/characterNN/0001_01.png``; groups are the
     drawers 01 to 20. Rows are sorted by id within each part. The split comes from lists in torchmeta's format
     (``{"background": {"Greek": ["character01", ...]}}``) if there are any; otherwise background is for training and
-    evaluation for testing (Lake et al. 2015).
+    evaluation for testing (Lake et al. 2015). Folders of alphabets outside these two parts have no split.
 
     Raises:
         UserError: neither part is found, or a list has another format.
@@ -44,8 +45,9 @@ def read_omniglot(path: Path, options: ReadOptions) -> Listing:
     notes = _completeness_notes(images)
     lists = find_split_lists(path, options.splits, "omniglot_vinyals")
     if lists is None:
-        notes.append("Split: the background alphabets for training, the evaluation alphabets for testing.")
-        splits = {image.name: "train" if image.part == "images_background" else "test" for image in images}
+        splits = {image.name: _SPLIT_OF_PART[image.part] for image in images}
+        if any(splits.values()):
+            notes.append("Split: the background alphabets for training, the evaluation alphabets for testing.")
     else:
         splits, list_notes = lists.assign({image.name for image in images}, _class_names)
         notes += list_notes
@@ -66,7 +68,9 @@ def read_omniglot(path: Path, options: ReadOptions) -> Listing:
 def is_omniglot(names: list[str]) -> bool:
     """Return whether files with these names are for :func:`read_omniglot`."""
     archives = {f"{folder}/{part}.zip".lstrip("/") for folder in _FOLDERS for part in PARTS}
-    return any(name in archives or _IMAGE.search(name) for name in names)
+    matches = [_IMAGE.search(name) for name in names if is_image(name)]
+    has_parts = any(match and match[2] for match in matches) or not archives.isdisjoint(names)
+    return has_parts or (bool(matches) and all(matches))
 
 
 class _Image(NamedTuple):
@@ -99,12 +103,17 @@ def _images(trees: list[Tree]) -> list[_Image]:
         prefix = f"{tree.path.name}/" if tree.path.name in PARTS else ""
         for file in tree.files:
             if match := _IMAGE.search(prefix + file):
-                image = _Image(tree, file, *match.groups())
+                image = _Image(tree, file, match[1], match[2] or "", match[3], match[4])
                 found.setdefault(image.id, image)
     return [found[name] for name in sorted(found, key=lambda name: name.split("/"))]
 
 
 def _completeness_notes(images: list[_Image]) -> list[str]:
+    if not any(image.part for image in images):
+        return [
+            "Omniglot's characters, one folder per alphabet; without the folders images_background and "
+            "images_evaluation they have no split: --splits names lists of one."
+        ]
     notes = []
     for part, characters in PARTS.items():
         members = [image for image in images if image.part == part]
