@@ -28,6 +28,9 @@ def make_all(root: Path) -> None:
     split = ("train/cat", "train/dog", "val/hen", "val/pig", "test/cow", "test/ewe")
     write_files(data / "split", [f"{folder}/{n}.jpg" for folder in split for n in range(4)])
     _gradients(data / "split")
+    write_files(data / "lists", {"train.txt": b"cat\n", "test.txt": b"dog\n"})
+    photos = {f"{name}/{n}.jpg": picture(9, (8 + n, 6), "RGB", "JPEG") for name in ("cat", "dog") for n in (1, 2)}
+    write_files(data / "photos", photos)
     write_files(data / "broken", {**colours, "cat/4.png": b"no picture"})
     for name, encoding, label in (("table", "utf-8", "cat"), ("latin", "latin-1", "caf\xe9")):
         write_files(data / name, ["images/1.jpg", "images/2.jpg"])
