@@ -162,9 +162,11 @@ def inspect_images(
     except UserError as error:
         return Inspection(tuple(facts), (*faults, str(error))), None
     facts += notes
+    size = len(listing) * spec.height * spec.width * spec.channels
     facts.append(
         f"Stored as {spec.height} x {spec.width}, {'greyscale' if spec.channels == 1 else 'colour'}"
-        f"{', inverted' if spec.invert else ''}: {len(listing) * math.prod(spec[:3]) / 1e9:.2g} GB on disk."
+        f"{', inverted' if spec.invert else ''}: "
+        f"{f'{size / 1e9:.1f} GB' if size >= 1e9 else f'{size / 1e6:.1f} MB'} on disk."
     )
     pixels, classes = _sample(listing, spec)
     preview = Preview(np.stack(pixels), tuple(classes), sizes) if pixels else None

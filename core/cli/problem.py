@@ -245,7 +245,7 @@ def inspect_command(
         tasks, model = folder / "tasks", folder / "model"
     report = Inspection()
     if path:
-        report += inspect_images(path, reading)[0]
+        report += inspect_images(path, reading, live_progress())[0]
     if checkpoint:
         backbone = hints.get("backbone", "")
         _backbone_fields(backbone)  # allows a factory that is named here

@@ -43,6 +43,10 @@ class UnreadableError(Exception):
     """An error that says why a single image cannot be read."""
 
 
+class UnexpectedHeaderError(Exception):
+    """An error that says that an image has another header than the others."""
+
+
 class ImageSpec(NamedTuple):
     """A pixel format for every image of a set: the arguments of :func:`decode`, in the same order."""
 
@@ -72,8 +76,7 @@ def read_header(raw: Raw) -> ImageHeader:
     if isinstance(raw, np.ndarray):
         return ImageHeader(raw.shape[0], raw.shape[1], raw.ndim == 2)
     with _open(raw) as image:
-        height, width = (image.width, image.height) if _is_turned(image) else (image.height, image.width)
-        return ImageHeader(height, width, image.mode in _GREY_MODES, image.mode in _DEEP_MODES)
+        return _header(image)
 
 
 def read_value_range(raw: Raw) -> tuple[float, float]:
@@ -104,6 +107,7 @@ def decode(
     fit: str = CROP,
     value_range: tuple[float, float] | None = None,
     turns: int = 0,
+    expected: ImageHeader | None = None,
 ) -> np.ndarray:
     """Return the pixels ``(height, width, channels)`` as uint8.
 
@@ -115,11 +119,13 @@ def decode(
         fit: What to do with an image of another shape, one of :data:`FITS`.
         value_range: The values of images of more than 8 bits that become 0 and 255; None: 0 and 65,535.
         turns: Number of counter-clockwise quarter turns, applied last.
+        expected: If given, the header that the image must have.
 
     Raises:
         UnreadableError: the bytes are not an image, are truncated, the image is too large, or its shape is refused.
+        UnexpectedHeaderError: the header is another than ``expected``.
     """
-    image = Image.fromarray(raw) if isinstance(raw, np.ndarray) else _load(raw)
+    image = _load(raw, expected)
     image = _to_8_bit(image, value_range or _SIXTEEN_BITS).convert("L" if channels == 1 else "RGB")
     if image.size != (width, height):
         image = _fitted(image, width, height, fit, background=255 if invert else 0)
@@ -127,17 +133,29 @@ def decode(
     return np.rot90(255 - pixels if invert else pixels, turns)
 
 
-def _load(raw: Raw) -> Image.Image:
+def _load(raw: Raw, expected: ImageHeader | None = None) -> Image.Image:
     if isinstance(raw, np.ndarray):
+        _check_header(read_header(raw), expected)
         return Image.fromarray(raw)
     try:
         with _open(raw) as opened:
+            _check_header(_header(opened), expected)
             opened.load()
             return ImageOps.exif_transpose(opened)
-    except UnreadableError:
+    except (UnreadableError, UnexpectedHeaderError):
         raise
     except Exception as error:  # Pillow's decoders raise arbitrary exceptions on damaged files
         raise UnreadableError(f"damaged or truncated ({error})") from error
+
+
+def _header(image: Image.Image) -> ImageHeader:
+    height, width = (image.width, image.height) if _is_turned(image) else (image.height, image.width)
+    return ImageHeader(height, width, image.mode in _GREY_MODES, image.mode in _DEEP_MODES)
+
+
+def _check_header(header: ImageHeader, expected: ImageHeader | None) -> None:
+    if expected is not None and header != expected:
+        raise UnexpectedHeaderError
 
 
 def _is_turned(image: Image.Image) -> bool:

@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from core.data.decode import ImageSpec, UnreadableError, decode
+from core.data.decode import ImageHeader, ImageSpec, UnexpectedHeaderError, UnreadableError, decode
 from core.data.images import ImageSet
 from core.data.listing import Listing, TargetFormat, encode_labels
 from core.data.survey import JOB_IMAGES, THREADS, resolve_format, survey_images
@@ -49,6 +49,7 @@ PIXELS, TABLE, DESCRIPTION = "pixels.npy", "images.parquet", "images.json"
 _PROGRESS, _SPEC, _UNREADABLE = "progress.json", "format.json", "unreadable.csv"
 _HEADER = 128  # bytes of a .npy header for four axes
 _BLOCK_IMAGES = 512  # images between two progress reports
+_SAMPLED = 64  # images by which the format is chosen first
 _SAVE_SECONDS = 1.0  # between two progress records on disk
 _MAX_SHOWN = 5  # unreadable images in an error
 _ABANDONED_SECONDS = 30 * 24 * 3600
@@ -185,28 +186,45 @@ def store_images(
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError as error:
                 raise UserError("Another process is importing these images.", "Wait for it to finish.") from error
-            spec, notes = _resolved_format(listing, form, partial, progress)
-            pixels, bad = _decode(listing, spec, partial, progress)
+            pixels, bad, spec, notes = _decode_in_one_format(listing, form, partial, progress)
             if bad and not skip_unreadable:
                 raise _unreadable_error(listing, bad, partial / _UNREADABLE)
             story = {**(story or {}), "notes": [*listing.notes, *notes], "form": spec._asdict()}
             return _finish(listing, pixels, bad, partial, name, stamp, story)
 
 
-def _resolved_format(
+def _decode_in_one_format(
     listing: Listing, form: TargetFormat, partial: Path, progress: Progress
-) -> tuple[ImageSpec, list[str]]:
-    """Return the pixel format and the notes on it, which an interrupted import has stored."""
+) -> tuple[ArrayFile, dict[int, str], ImageSpec, list[str]]:
+    """Write the pixels of all readable images; see :func:`_decode`. Return also their format and the notes on it.
+
+    Most sets have images of one size and kind, so the format is chosen by a few and checked by each that is decoded.
+    Only where one differs are all headers read before.
+    """
     file = partial / _SPEC
+    sample = survey_images(listing, count=_SAMPLED)
+    if not file.exists() and sample.common_header:
+        spec, notes = resolve_format(listing, form, sample)
+        try:
+            return (*_decode(listing, spec, partial, progress, sample.common_header), spec, notes)
+        except UnexpectedHeaderError:
+            (partial / _PROGRESS).unlink(missing_ok=True)
     if not file.exists():
         spec, notes = resolve_format(listing, form, survey_images(listing, progress))
         write_json(file, {"spec": spec._asdict(), "notes": notes})
     stored = read_json(file)
-    return ImageSpec(**stored["spec"]), stored["notes"]
+    spec = ImageSpec(**stored["spec"])
+    return (*_decode(listing, spec, partial, progress), spec, stored["notes"])
 
 
-def _decode(listing: Listing, spec: ImageSpec, partial: Path, progress: Progress) -> tuple[ArrayFile, dict[int, str]]:
-    """Write the pixels of all readable images; return them and, by position, why the others could not be read."""
+def _decode(
+    listing: Listing, spec: ImageSpec, partial: Path, progress: Progress, expected: ImageHeader | None = None
+) -> tuple[ArrayFile, dict[int, str]]:
+    """Write the pixels of all readable images; return them and, by position, why the others could not be read.
+
+    Raises:
+        UnexpectedHeaderError: an image has another header than ``expected``.
+    """
     shape: tuple[int, ...] = (spec.height, spec.width, spec.channels)
     size, n = math.prod(shape), len(listing)
     done, bad = _resume_state(listing, spec, partial)
@@ -219,7 +237,7 @@ def _decode(listing: Listing, spec: ImageSpec, partial: Path, progress: Progress
     turns = listing.table["turn"].to_numpy()
 
     def decode_job(positions: range) -> list[np.ndarray | str]:
-        return [_decode_one(listing, spec, position, int(turns[position])) for position in positions]
+        return [_decode_one(listing, spec, position, int(turns[position]), expected) for position in positions]
 
     progress.stage("reading images", n, done=done)
     saved_at = time.monotonic()
@@ -272,10 +290,12 @@ def _first_readable(listing: Listing, spec: ImageSpec, positions: list[int]) -> 
     return next((n for n in positions if not isinstance(_decode_one(listing, spec, n, 0), str)), None)
 
 
-def _decode_one(listing: Listing, spec: ImageSpec, position: int, turn: int) -> np.ndarray | str:
+def _decode_one(
+    listing: Listing, spec: ImageSpec, position: int, turn: int, expected: ImageHeader | None = None
+) -> np.ndarray | str:
     """Return the pixels ``(height, width, channels)`` as uint8, or the reason why there are none."""
     try:
-        return decode(listing.read(position), *spec, turn)
+        return decode(listing.read(position), *spec, turn, expected)
     except UnreadableError as error:
         return str(error)
 
@@ -331,7 +351,7 @@ def _finish(
         "added": pd.Timestamp.now("UTC").isoformat(),
     }
     (partial / _PROGRESS).unlink()
-    (partial / _SPEC).unlink()
+    (partial / _SPEC).unlink(missing_ok=True)
     (partial / _UNREADABLE).unlink(missing_ok=True)
     write_json(partial / DESCRIPTION, description)
     partial.rename(folder)

@@ -9,7 +9,17 @@ from typing import TypeVar
 
 import numpy as np
 
-from core.data.decode import FITS, REFUSE, ImageSpec, Raw, UnreadableError, is_cut, read_header, read_value_range
+from core.data.decode import (
+    FITS,
+    REFUSE,
+    ImageHeader,
+    ImageSpec,
+    Raw,
+    UnreadableError,
+    is_cut,
+    read_header,
+    read_value_range,
+)
 from core.data.listing import Listing, TargetFormat
 from core.runtime.errors import UserError
 from core.runtime.progress import Progress, format_count
@@ -53,12 +63,26 @@ class Survey:
     value_range: tuple[float, float] | None = None
     unreadable: dict[int, str] = field(default_factory=dict)
 
+    @property
+    def common_header(self) -> ImageHeader | None:
+        """Return the header of all images that can be read, or None if they differ or have more than 8 bits."""
+        if len(self.sizes) != 1 or self.deep.count or (self.grey.count and self.colour.count):
+            return None
+        return ImageHeader(*next(iter(self.sizes)), grey=bool(self.grey.count))
 
-def survey_images(listing: Listing, progress: Progress | None = None) -> Survey:
-    """Read the header of every image, and the pixels of those of more than 8 bits."""
+
+def survey_images(listing: Listing, progress: Progress | None = None, count: int | None = None) -> Survey:
+    """Read the header of every image, and the pixels of those of more than 8 bits.
+
+    Args:
+        count: Look only at so many images, spread over the listing.
+    """
     progress = progress or Progress()
     ids = listing.table["id"].tolist()
     positions = np.flatnonzero(listing.table["turn"] == 0).tolist()  # rotated copies are alike
+    if count is not None:
+        chosen = np.linspace(0, len(positions) - 1, min(count, len(positions))).astype(int)
+        positions = [positions[at] for at in np.unique(chosen)]
     survey = Survey()
     deep = []
     progress.stage("looking at images", len(positions))
@@ -130,7 +154,8 @@ def resolve_format(listing: Listing, requested: TargetFormat, survey: Survey) ->
     value_range = survey.value_range
     if value_range:
         notes.append(
-            f"{format_count(survey.deep.count, 'image')} of more than 8 bits per pixel: the range of all their values, "
+            f"{format_count(survey.deep.count, 'image')} of more than 8 bits per pixel, the first {survey.deep.first!r}: "
+            "the range of all their values, "
             f"{value_range[0]:g} to {value_range[1]:g}, becomes 0 to 255."
         )
     return ImageSpec(*size, channels, requested.invert or default.invert, fit, value_range), notes

@@ -47,7 +47,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def picture(value: int, size: tuple[int, int] = (6, 5), mode: str = "L") -> bytes:
     stream = io.BytesIO()
-    Image.new(mode, size, value if mode == "L" else (value, 0, 0)).save(stream, "PNG")
+    Image.new(mode, size, value if mode in ("L", "I;16") else (value, 0, 0)).save(stream, "PNG")
     return stream.getvalue()
 
 
@@ -258,7 +258,7 @@ def test_interrupted_import_resumes() -> None:
     assert stored_image_sets() == []
     seen.clear()
     opened = open_stored(store_images(a_listing(pictures, read=read), form=form, skip_unreadable=True))
-    assert sorted(seen) == [1, 8, 9]  # unreadable images are tried again
+    assert sorted(seen) == sorted([*range(10), 1, 8, 9])  # headers of all; unreadable images are tried again
     assert [int(image[0, 0, 0]) for image in opened.images] == [0, *range(20, 100, 10)]
 
 
@@ -304,6 +304,25 @@ def test_concurrent_imports_exclude_each_other(monkeypatch: pytest.MonkeyPatch) 
         go.set()
         thread.join()
     assert len(stored_image_sets()) == 1
+
+
+@pytest.mark.parametrize("odd", [picture(2, (9, 9)), picture(2, mode="RGB"), picture(2, mode="I;16")])
+def test_one_image_of_another_kind_among_many_decides_as_among_few(odd: bytes) -> None:
+    """The format is chosen by a few images first."""
+    many = [picture(1)] * 300
+    many[77] = odd
+    found = []
+    for images in ([picture(1), odd], many):
+        for form in (TargetFormat(), TargetFormat((4, 4), fit=PAD)):
+            try:
+                opened = open_stored(store_images(a_listing(images, stamp=str(len(found))), form=form))
+            except UserError as error:
+                found.append(re.sub(r"[0-9]+", "", str(error)))
+                continue
+            number = images.index(odd)
+            found.append((opened.shape, opened.images[number].tolist(), opened.images[number - 1].tolist()))
+    assert found[0][0] == found[2][0]
+    assert found[1] == found[3]
 
 
 def test_different_sizes_require_a_size() -> None:

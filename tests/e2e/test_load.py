@@ -27,7 +27,7 @@ def omniglot(folder: Path) -> dict[str, str]:
         "path": str(omniglot_slice(folder / "omniglot", 20)),
         "splits": str(real("splits") / "omniglot_vinyals"),
         "format": "auto",
-        "found": "800 images of 40 classes, 20 per class",
+        "found": "800 images of 40 classes",
         "shape": "20,1,2",
     }
 
@@ -37,7 +37,7 @@ def fc100(folder: Path) -> dict[str, str]:
         "path": str(cifar100_slice(folder, FC100_TRAIN + FC100_TEST, 12)),
         "splits": "",
         "format": "fc100",
-        "found": "156 images of 13 classes, 12 per class",
+        "found": "156 images of 13 classes",
         "shape": "5,5,3",
     }
 
@@ -47,7 +47,7 @@ def mini_imagenet(folder: Path) -> dict[str, str]:
         "path": str(mini_imagenet_like(folder / "mini", 5, 8)),
         "splits": "",
         "format": "auto",
-        "found": "120 images of 15 classes, 8 per class",
+        "found": "120 images of 15 classes",
         "shape": "5,1,3",
     }
 

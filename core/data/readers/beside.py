@@ -265,7 +265,8 @@ def _combine(layout: Layout, labels: Labels, tree: Tree) -> tuple[Layout, list[s
         return layout, [], []
     row_of = dict(zip(labels.names, labels.rows, strict=True))
     name_of = _check_agreement(layout, row_of, labels, tree)
-    notes = [f"Also read: {', '.join(labels.files)}."]
+    tables = ", ".join(labels.files)
+    notes = [f"Also read: {tables}."]
     has_splits = any(row.split for row in layout.rows)
     rows = [
         row if has_splits or row.file not in row_of else row._replace(split=row_of[row.file].split)
@@ -279,7 +280,7 @@ def _combine(layout: Layout, labels: Labels, tree: Tree) -> tuple[Layout, list[s
     ]
     added = {row.file for row in further}
     if further:
-        notes.append(f"{format_count(len(further), 'image')} outside class folders with a class by these tables.")
+        notes.append(f"{format_count(len(further), 'image')} outside class folders: their classes are from {tables}.")
     remaining = {why: [file for file in files if file not in added] for why, files in layout.left_out.items()}
     left_out: Mapping[str, list[str]] = {why: files for why, files in remaining.items() if files}
     rows = sorted([*rows, *further], key=row_order)

@@ -8,7 +8,7 @@ import streamlit as st
 
 from core.actions.image_settings import FORMATS
 from core.actions.images import ImportOptions
-from core.actions.inspect import Inspection, Preview, inspect_images
+from core.actions.inspect import PREVIEW_IMAGES, Inspection, Preview, inspect_images
 from core.data import SOURCES
 from core.data.download import DOWNLOADABLE
 from core.data.images import squeeze_grey
@@ -149,7 +149,13 @@ def _import_options(download: str) -> tuple[ImportOptions, str]:
 def _show(report: Inspection, preview: Preview | None) -> None:
     show_report(report)
     if preview is not None:
-        tiles = [Tile(str(at), shorten(name, 28), tooltip=name) for at, name in enumerate(preview.classes)]
-        st.caption(f"{count(len(tiles), 'image')} from across the set, as they will be read:")
+        sizes = [f"{name}: {count(preview.counts[name], 'image')}" for name in preview.classes]
+        tiles = [
+            Tile(str(at), shorten(name, 28), tooltip=size)
+            for at, (name, size) in enumerate(zip(preview.classes, sizes, strict=True))
+        ]
+        shown, total = len(set(preview.classes)), len(preview.counts)
+        which = f"each of the {total:,} classes" if shown == total else f"the first {shown} of {total:,} classes"
+        st.caption(f"Up to {PREVIEW_IMAGES} images of {which}, as they will be stored:")
         label = "Images as they will be read"
         image_grid(squeeze_grey(preview.pixels), tiles, key="load_preview", label=label, selectable=False)
