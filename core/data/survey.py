@@ -153,10 +153,10 @@ def resolve_format(listing: Listing, requested: TargetFormat, survey: Survey) ->
     channels = channels or (3 if survey.colour.count else 1)
     value_range = survey.value_range
     if value_range:
+        count, low, high = format_count(survey.deep.count, "image"), *value_range
         notes.append(
-            f"{format_count(survey.deep.count, 'image')} of more than 8 bits per pixel, the first {survey.deep.first!r}: "
-            "the range of all their values, "
-            f"{value_range[0]:g} to {value_range[1]:g}, becomes 0 to 255."
+            f"{count} of more than 8 bits per pixel, the first {survey.deep.first!r}: the range of all their values, "
+            f"{low:g} to {high:g}, becomes 0 to 255."
         )
     return ImageSpec(*size, channels, requested.invert or default.invert, fit, value_range), notes
 
