@@ -52,6 +52,22 @@ def test_unknown_format_error_lists_contents_and_advice(files: list[str], expect
         detect(tmp_path / "mine")
 
 
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("labels.xlsx", "spreadsheet.*csv"),
+        ("coco.json", r"JSON.*\.jsonl"),
+        ("train.txt", "text file.*folder"),
+        ("cat.jpg", "single image.*folder"),
+        ("imagelabels.mat", "MATLAB.*csv"),
+        ("images.tar.gz", "Unpack"),
+    ],
+)
+def test_files_of_other_kinds_are_called_what_they_are(name: str, expected: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=expected):
+        detect(write_files(tmp_path, {name: b"PK\x03\x04"}) / name)
+
+
 def test_undecodable_name_is_escaped(tmp_path: Path) -> None:
     (tmp_path / b"\xff.txt".decode("utf-8", "surrogateescape")).touch()
     with pytest.raises(UserError, match=r"'\\udcff\.txt'") as error:

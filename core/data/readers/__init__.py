@@ -108,6 +108,10 @@ def _detect(path: Path) -> tuple[str, Tree | None]:
     is_file = stat.S_ISREG(file_mode(path))
     if is_file and is_table(path.name):
         return "huggingface" if is_huggingface(path) else "manifest", None
+    if is_file and (advice := _FILE_ADVICE.get(path.suffix.lower(), "")):
+        raise UserError(f"{path} is {advice[0]}.", advice[1])
+    if is_file and is_image(path.name):
+        raise UserError(f"{path} is a single image.", "Give the folder that contains the images of all classes.")
     if is_file and cifar100.is_python_archive([path.name]):
         raise _ambiguous("cifar-fs", "fc100")
     tree = open_tree(path)
@@ -137,6 +141,16 @@ def _detect(path: Path) -> tuple[str, Tree | None]:
     raise UserError(f"{path} is not in a known format. {contents}", _advice(tree))
 
 
+_SPREADSHEET = ("a spreadsheet, which is not read", "Save it as csv, with the columns path and label.")
+_FILE_ADVICE = {
+    **dict.fromkeys((".xlsx", ".xls", ".ods"), _SPREADSHEET),
+    ".json": ("a JSON file", "Save it as csv or JSON Lines (.jsonl), with path and label in every row."),
+    ".txt": ("a text file", "Give the folder of the images, or save it as csv with the columns path and label."),
+    ".mat": ("a MATLAB file, which is not read", "Save it as csv, with the columns path and label."),
+    ".npz": ("a NumPy archive, which is not read", "Save the images as files, one folder per class."),
+    ".h5": ("an HDF5 file, which is not read", "Save the images as files, one folder per class."),
+}
+"""What files of other kinds are, and what to do."""
 _ARCHIVES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".7z", ".rar")
 _KNOWN_LAYOUTS = (
     "one folder of images per class; one csv or parquet table with the columns path and label; "
