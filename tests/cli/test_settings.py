@@ -154,7 +154,7 @@ def test_widgets_have_default_range_choices_and_help_of_the_option(cls: Any, com
 
 
 CHANGED = [
-    ImportOptions("mnist", Path("lists"), "28,32", 3, True, True, "latin-1", True),
+    ImportOptions("mnist", Path("lists"), "1-2", "labels.csv", "28,32", "pad", 3, True, True, "latin-1", True),
     TaskSettings("own", 3, 1, 2, 7, 4, "official", "val", 0.25, "images:0.1", 9, True, 6, 0.2),
     TrainSettings(5, 2, 1e-4, 3, 1e-6, 8, 4, 2),
     Compute("cpu", "float64", 4),

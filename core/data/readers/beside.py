@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -13,21 +14,26 @@ from core.data.decode import UnreadableError
 from core.data.listing import Listing
 from core.data.readers.common import NO_TABLE, ReadOptions, format_names, split_word, words_of
 from core.data.readers.folder import folder_listing, images_in
-from core.data.readers.label_rows import ImageSearch, LabelRow, find_columns, label_rows
+from core.data.readers.label_rows import (
+    ImageSearch,
+    LabelRow,
+    choose_path_column,
+    find_columns,
+    label_rows,
+    with_one_hot_labels,
+)
 from core.data.readers.layout import Layout, LayoutError, Row, infer_layout, row_order
 from core.data.readers.manifest import Located, is_table, read_manifest, table_listing
 from core.data.readers.split_lists import apply_lists, lists_in_tree
-from core.data.readers.tables import PATH_NAMES, Table, decode_text, read_table
+from core.data.readers.tables import Table, decode_text, read_table
 from core.runtime.errors import UserError
 from core.runtime.progress import format_count
 
 _MAX_TABLES = 20
 """Tables that are looked at; more of them are rather one per image."""
-_MAX_DEPTH = 3
-_SAMPLED_ROWS = 200
-_RESOLVED = 0.5
-"""Share of a table's rows that must name images."""
-_PATH_WORDS = {"image", "img", "file", "path", "photo", "picture", "id"}
+_MAX_DEPTH = 6
+_LABEL_FILES = (".xlsx", ".xls", ".ods", ".json", ".xml", ".lst", ".mat", ".txt")
+"""Endings of files that may hold labels."""
 _CUB_FILES = ("images.txt", "image_class_labels.txt", "train_test_split.txt", "classes.txt")
 
 
@@ -58,18 +64,44 @@ def read_images_and_tables(tree: Tree, options: ReadOptions) -> Listing:
         raise UserError(f"{path} has no table whose text --encoding could be for.", "Omit --encoding.")
     if isinstance(layout, LayoutError):
         if not found.has_labels:
-            raise LayoutError(layout.what, " ".join([*found.notes, layout.fix]))
+            raise LayoutError(layout.what, " ".join([*found.notes, *_unread_labels(tree, found), layout.fix]))
+        if len(found.sources) > 1 and not all(map(_names_split, found.sources)):
+            tables = format_names(found.sources)
+            raise UserError(
+                f"Several tables give classes: {tables}.",
+                f"Choose with --table, for example --table {found.sources[0]}.",
+            )
         labelled = [(row, name) for row, name in zip(found.rows, found.names, strict=True) if row.label]
         if len({row.label for row, _ in labelled}) < 2:
             raise LayoutError(layout.what, f"{found.files[0]} has a single class. {layout.fix}")
         rows, names = zip(*labelled, strict=True)
-        return table_listing(tree, rows, [Located(name) for name in names], found.notes, found.files)
+        notes = [f"Classes are from {', '.join(found.sources)}.", *found.notes]
+        return table_listing(tree, rows, [Located(name) for name in names], notes, found.files)
     layout, groups, notes = _combine(layout, found, tree)
     listing = folder_listing(tree, layout, (*found.notes, *notes), groups, found.files)
     if options.splits is not None or ignores_tables or any(row.split for row in layout.rows):
         return listing
     lists = lists_in_tree(tree, layout.root, {row.name for row in layout.rows})
-    return apply_lists(listing, lists) if lists else listing
+    if lists is None:
+        return listing
+    listing = folder_listing(tree, layout, (*found.notes, *notes), groups, [*found.files, *lists.files])
+    return apply_lists(listing, lists)
+
+
+def _names_split(table: str) -> bool:
+    """Return whether a table is that of a split by its name or that of its folder."""
+    return any(split_word(part) for part in (*table.split("/")[:-1], Path(table).stem))
+
+
+def _unread_labels(tree: Tree, found: Labels) -> list[str]:
+    """Return a sentence on files of other kinds that may hold labels."""
+    near = [name for name in tree.files if name.count("/") < _MAX_DEPTH and name.lower().endswith(_LABEL_FILES)]
+    unread = [name for name in near if name not in found.files and not name.lower().endswith("readme.txt")]
+    return (
+        [f"Not read: {format_names(unread)}; save their labels as csv with the columns path and label."]
+        if unread
+        else []
+    )
 
 
 @dataclass
@@ -78,13 +110,15 @@ class Labels:
 
     Attributes:
         rows, names: Rows of all tables, and the file that each names.
-        files: Names of the tables that were read.
+        files: Names of the files that were read.
+        sources: Names of the tables that give labels.
         notes: Sentences on the tables, also on those that are not used.
     """
 
     rows: list[LabelRow] = field(default_factory=list)
     names: list[str] = field(default_factory=list)
     files: list[str] = field(default_factory=list)
+    sources: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
     @property
@@ -101,30 +135,49 @@ def find_labels(tree: Tree, encoding: str | None) -> Labels:
     """
     labels = Labels()
     search = ImageSearch(tree.files)
-    known = set(tree.files)
     row_of: dict[str, LabelRow] = {}
     for read, files in _candidates(tree, encoding, labels.notes):
         try:
-            table = read()
-            rows, names, notes = _resolve(table, search, known)
+            rows, names, notes = _resolve(read(), search)
         except (UserError, UnreadableError) as error:
-            what = error.what if isinstance(error, UserError) else f"{files[0]}: {error}."
-            labels.notes.append(f"Not used: {what}")
+            if encoding and isinstance(error, UserError):
+                raise  # perhaps the wrong encoding
+            reason = str(error) if isinstance(error, UserError) else f"{files[0]}: {error}."
+            labels.notes.append(f"Not used: {reason}")
             continue
-        for row, name in zip(rows, names, strict=True):
-            first = row_of.setdefault(name, row)
-            if first is row:
-                continue
-            if row.label and first.label and row.label != first.label:
-                raise UserError(
-                    f"{row.place}: {name!r} is {row.label!r}, but {first.label!r} in {first.place}.",
-                    "Choose the table with --table, or --table none to use the folders.",
-                )
-            row_of[name] = first._replace(label=first.label or row.label, split=first.split or row.split)
+        repeated = _merge(row_of, rows, names)
+        if repeated:
+            notes.append(f"{files[0]}: {format_count(repeated, 'row')} for images that have one already.")
+        if any(row.label for row in rows):
+            labels.sources.append(files[0])
         labels.files += files
         labels.notes += notes
     labels.names, labels.rows = list(row_of), list(row_of.values())
     return labels
+
+
+def _merge(row_of: dict[str, LabelRow], rows: list[LabelRow], names: list[str]) -> int:
+    """Add the rows of a table to those of others by image; return the number of repeated rows in the table.
+
+    Raises:
+        UserError: two rows give one image different labels or splits.
+    """
+    own = Counter(names)
+    for row, name in zip(rows, names, strict=True):
+        first = row_of.setdefault(name, row)
+        if first is row:
+            continue
+        for what, value, earlier in (("label", row.label, first.label), ("split", row.split, first.split)):
+            if value and earlier and value != earlier:
+                is_same_table = own[name] > 1
+                raise UserError(
+                    f"{row.place}: the {what} of {name!r} is {value!r}, but {earlier!r} in {first.place}.",
+                    "Keep one row per image; or ignore all tables with --table none."
+                    if is_same_table
+                    else "Choose the table with --table, or --table none to ignore all tables.",
+                )
+        row_of[name] = first._replace(label=first.label or row.label, split=first.split or row.split)
+    return sum(own.values()) - len(own)
 
 
 def _candidates(tree: Tree, encoding: str | None, notes: list[str]) -> Iterator[tuple[Callable[[], Table], list[str]]]:
@@ -150,7 +203,7 @@ def _candidates(tree: Tree, encoding: str | None, notes: list[str]) -> Iterator[
         file = name.rpartition("/")[2].lower()
         if file == "val_annotations.txt":
             yield partial(_read_annotations, tree, name, encoding), [name]
-        elif file.endswith(".txt") and split_word(file[:-4]) and name.count("/") < _MAX_DEPTH:
+        elif file.endswith(".txt") and _list_split(name) and name.count("/") < _MAX_DEPTH:
             yield partial(_read_list, tree, name, encoding), [name]
 
 
@@ -207,10 +260,16 @@ def _read_list(tree: Tree, name: str, encoding: str | None) -> Table:
     labels = [match[2] if match and match[2] else "" for _, match in rows]
     if all(labels):
         columns["label"] = labels
-    return Table(name, columns | {"split": [split_word(Path(name).stem)] * len(rows)}, [place for place, _ in rows])
+    return Table(name, columns | {"split": [_list_split(name)] * len(rows)}, [place for place, _ in rows])
 
 
-def _resolve(table: Table, search: ImageSearch, known: set[str]) -> tuple[list[LabelRow], list[str], list[str]]:
+def _list_split(name: str) -> str:
+    """Return the split of a list of images such as ``clipart_train.txt`` by its name."""
+    splits = {split for word in words_of(Path(name).stem) if (split := split_word(word))}
+    return splits.pop() if len(splits) == 1 else ""
+
+
+def _resolve(table: Table, search: ImageSearch) -> tuple[list[LabelRow], list[str], list[str]]:
     """Return the rows of a table that name images, the file of each, and notes.
 
     Raises:
@@ -218,40 +277,30 @@ def _resolve(table: Table, search: ImageSearch, known: set[str]) -> tuple[list[L
     """
     folder = table.name.rpartition("/")[0]
     own_split = split_word(Path(table.name).stem) or (split_word(folder.rpartition("/")[2]) if folder else "")
-
-    def find(path: str, label: str = "", split: str = "") -> str | None:
-        exact = "/".join(part for part in (*folder.split("/"), *path.strip().split("/")) if part not in ("", "."))
-        return exact if exact in known else search.find(path.strip(), label, split or own_split)
-
-    def is_path(column: str) -> bool:
-        values = [value for value in table.columns[column] if value.strip()][:_SAMPLED_ROWS]
-        is_named = column in usual or not _PATH_WORDS.isdisjoint(words_of(column))
-        if not is_named and all(value.strip().isdecimal() for value in values):  # numbers of anything
-            return False
-        return sum(find(value) is not None for value in values) >= _RESOLVED * len(values)
-
-    usual = table.find(PATH_NAMES)
-    paths = [column for column in (*usual, *(one for one in table.columns if one not in usual)) if is_path(column)]
-    if not paths:
-        described = f"{table.description} names no images that are here."
-        raise UserError(described, "Its column of paths must be relative to its folder.")
+    path = choose_path_column(table, lambda value: search.quality(value, folder))
+    if not path:
+        raise UserError(f"{table.description} names no images that are here.", "")
+    table = with_one_hot_labels(table, path)
     notes: list[str] = []
     try:
-        columns, notes = find_columns(table, paths)
+        columns, notes = find_columns(table, path)
     except UserError:
         if not own_split and "split" not in table.columns:
             raise
         values = table.columns.get("split", [own_split] * len(table.places))
-        triples = zip(table.places, table.columns[paths[0]], values, strict=True)
-        rows = [LabelRow(place, path.strip(), "", split_word(split), "", "") for place, path, split in triples]
+        triples = zip(table.places, table.columns[path], values, strict=True)
+        rows = [LabelRow(place, one.strip(), "", split_word(split), "", "") for place, one, split in triples]
     else:
         rows, changes = label_rows(table, columns, own_split)
         notes += changes
-    found = [find(row.path, row.label, row.split) for row in rows]
-    missing = [row.path for row, name in zip(rows, found, strict=True) if name is None]
-    if missing:
-        notes.append(f"{table.name}: {format_count(len(missing), 'row')} without an image: {format_names(missing)}.")
+    found = [search.find(row.path, row.label, row.split or own_split, folder) for row in rows]
     pairs = [(row, name) for row, name in zip(rows, found, strict=True) if name is not None]
+    if not pairs:
+        what = f"{table.description}: {rows[0].path!r} and the other files are here several times."
+        raise UserError(what, "Use paths relative to the folder of the table.")
+    if len(pairs) < len(rows):
+        missing = [row.path for row, name in zip(rows, found, strict=True) if name is None]
+        notes.append(f"{table.name}: {format_count(len(missing), 'row')} without an image: {format_names(missing)}.")
     return [row for row, _ in pairs], [name for _, name in pairs], notes
 
 
@@ -264,26 +313,39 @@ def _combine(layout: Layout, labels: Labels, tree: Tree) -> tuple[Layout, list[s
     if not labels.rows:
         return layout, [], []
     row_of = dict(zip(labels.names, labels.rows, strict=True))
-    name_of = _check_agreement(layout, row_of, labels, tree)
     tables = ", ".join(labels.files)
+    name_of = _check_agreement(layout, row_of, labels, tree)
+    classes = {row.name for row in layout.rows}
+    known = {row.file for row in layout.rows}
+    further = {file: row for file, row in row_of.items() if file not in known and row.label}
+    strange = sorted({row.label for row in further.values()} - name_of.keys() - classes)
+    if strange:
+        return layout, [], [f"Not used: {tables}, whose classes {format_names(strange)} are not those of the folders."]
     notes = [f"Also read: {tables}."]
+    if renamed := [
+        f"{name!r} is {label!r}" for label, name in name_of.items() if name != label and not label.isdecimal()
+    ]:
+        notes.append(f"Classes are called as their folders; in {tables}, {', '.join(renamed[:3])}.")
     has_splits = any(row.split for row in layout.rows)
+    other = [row.file for row in layout.rows if row.file in row_of and row_of[row.file].split not in ("", row.split)]
+    if has_splits and other:
+        notes.append(
+            f"The split is that of the folders; {tables} has another for {format_count(len(other), 'image')}: "
+            f"{format_names(other)}."
+        )
     rows = [
         row if has_splits or row.file not in row_of else row._replace(split=row_of[row.file].split)
         for row in layout.rows
     ]
-    known = {row.file for row in rows}
-    further = [
-        Row(file, name_of.get(row.label, row.label), row.split or _split_of_folder(file, layout))
-        for file, row in row_of.items()
-        if file not in known and row.label
-    ]
-    added = {row.file for row in further}
     if further:
         notes.append(f"{format_count(len(further), 'image')} outside class folders: their classes are from {tables}.")
-    remaining = {why: [file for file in files if file not in added] for why, files in layout.left_out.items()}
+        rows += [
+            Row(file, name_of.get(row.label, row.label), row.split or _split_of_folder(file, layout))
+            for file, row in further.items()
+        ]
+    remaining = {why: [file for file in files if file not in further] for why, files in layout.left_out.items()}
     left_out: Mapping[str, list[str]] = {why: files for why, files in remaining.items() if files}
-    rows = sorted([*rows, *further], key=row_order)
+    rows.sort(key=row_order)
     groups = [row_of[row.file].group if row.file in row_of else "" for row in rows]
     return replace(layout, rows=rows, left_out=left_out), groups, notes
 
@@ -300,7 +362,8 @@ def _check_agreement(layout: Layout, row_of: dict[str, LabelRow], labels: Labels
     both = [(row, row_of[row.file].label) for row in layout.rows if row.file in row_of and row_of[row.file].label]
     pairs = {(row.name, label) for row, label in both}
     names, texts = {name for name, _ in pairs}, {label for _, label in pairs}
-    if len(names) == len(texts) == len(pairs):
+    is_permuted = any(name != label and label in names for name, label in pairs)
+    if len(names) == len(texts) == len(pairs) and not is_permuted:
         return {label: name for name, label in pairs}
     row, label = next(((row, label) for row, label in both if row.name != label), both[0])
     raise UserError(

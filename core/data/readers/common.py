@@ -19,7 +19,23 @@ SPLIT_WORDS = {
     **dict.fromkeys(("test", "testing", "eval", "evaluation", "novel"), "test"),
 }
 """Accepted names of a split (in lower case), mapped to its standard name; few-shot data has base and novel classes."""
-_FILLERS = {"set", "data", "dataset", "image", "images", "img", "imgs", "seg", "meta", "split", "folder", "full", "new"}
+_FILLERS = {
+    "set",
+    "data",
+    "dataset",
+    "image",
+    "images",
+    "img",
+    "imgs",
+    "seg",
+    "meta",
+    "split",
+    "folder",
+    "full",
+    "new",
+} | {
+    *("label", "labels"),
+}
 """Words that may stand beside the name of a split, as in ``train_images`` and ``seg_train``."""
 _WORD = re.compile(r"[a-z]+|[0-9]+")
 _CAMEL = re.compile(r"(?<=[a-z])(?=[A-Z])")

@@ -6,7 +6,7 @@ Only names are looked at. Where two readings differ in the number of classes, no
 from __future__ import annotations
 
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from itertools import chain
@@ -18,23 +18,38 @@ from core.runtime.errors import UserError
 from core.runtime.progress import format_count
 
 LAYOUT = "Make one folder per class and put its images in it: cats/1.png, dogs/1.png; or train/cats/1.png, and so on."
-NO_CLASS_FOLDER, MASK_FOLDERS = "not in a class folder", "masks or annotations of other images, by their folders"
+NO_CLASS_FOLDER = "not in a class folder"
+MASK_FOLDERS = "masks, annotations or thumbnails of other images, by their folders"
 MASK_FILES = "masks of the images beside them, by their names"
 """Reasons for which images are left out."""
-_CONTAINERS = {"image", "images", "img", "imgs", "jpg", "jpeg", "jpegs", "png", "jpegimages", "pictures", "photos"} | {
-    *("data", "dataset", "files", "all", "raw", "rgb", "unlabeled", "unlabelled", "pred", "prediction", "predict")
+_CONTAINERS = {
+    *("image", "images", "img", "imgs", "jpg", "jpeg", "jpegs", "png", "jpegimages", "pictures", "photos", "dcim"),
+    *("data", "dataset", "files", "all", "raw", "rgb", "unlabeled", "unlabelled", "pred", "prediction", "predict"),
+    *("input", "inputs", "target", "targets"),
 }
 """Names of folders that hold images without saying what is on them."""
+_PART_WORDS = {"part", "parts", "batch", "batches", "chunk", "shard", "canon", "image", "images", "img", "imgs", "data"}
+"""Words of the names of folders that hold a part of the images, such as ``images_001``."""
 _UNLABELLED = {"unlabeled", "unlabelled", "pred", "prediction", "predict", "extra", "submission", "unsup"}
-_MASKS = {"mask", "masks", "segmentation", "segmentations", "segmaps", "annotation", "annotations", "annots"} | {
-    *("trimap", "trimaps", "groundtruth", "ground_truth", "gt", "depth", "depths", "heatmaps", "saliency", "labels")
+_MASKS = {
+    *("mask", "masks", "segmentation", "segmentations", "segmaps", "segmentationclass", "segmentationobject", "segmim"),
+    *("annotation", "annotations", "annots", "trimap", "trimaps", "groundtruth", "ground_truth", "gt", "labels"),
+    *("depth", "depths", "heatmaps", "saliency", "thumb", "thumbs", "thumbnails", "previews"),
 }
-"""Names of folders whose images describe other images pixel by pixel."""
+"""Names of folders whose images describe other images, or repeat them."""
 _MASK_FILE = re.compile(
-    r"[ _.-](?:mask|seg|segmentation|groundtruth|gt|trimap|annotation)(?:[ _-]?\d+)?\.\w+$", re.IGNORECASE
+    r"(?:[_.-](?:masks?|seg|segmentation|groundtruth|gt|trimap|annotation|label|labelids|depth|depthcrop|maskcrop)"
+    r"(?:[ _-]?\d+)?|(?<=\d)mask)\.\w+$",
+    re.IGNORECASE,
 )
 _PARALLEL = 0.9
 """Share of a folder's file names that must occur beside it for its images to be masks of the others."""
+
+
+def _is_container(name: str) -> bool:
+    """Return whether a folder is called after images or parts of a data set rather than after a class."""
+    words = [word for word in words_of(name) if not word.isdigit()]
+    return name.lower() in _CONTAINERS or (bool(words) and all(word in _PART_WORDS for word in words))
 
 
 class Row(NamedTuple):
@@ -109,7 +124,7 @@ def infer_layout(files: Iterable[str], where: str, class_levels: tuple[int, int]
     if not split_folders:
         by_split = _divide_below_classes(by_split)
     by_split = {split: reader.without_masks(members) for split, members in by_split.items()}
-    by_split = _unwrap_splits(by_split)
+    by_split = _unwrap_splits(by_split, split_folders)
     first, last = reader.find_levels(by_split)
     rows = []
     for split, members in by_split.items():
@@ -119,11 +134,21 @@ def infer_layout(files: Iterable[str], where: str, class_levels: tuple[int, int]
                 rows += [Row(file, name, split) for file in folder.files]
             else:
                 reader.leave_out(NO_CLASS_FOLDER, folder.files)
-    if len({row.name for row in rows}) < 2:
-        found = f"in one folder, {rows[0].name!r}" if rows else "outside class folders"
-        raise LayoutError(f"The images of {where} are all {found}; at least two classes are required.", LAYOUT)
+    check_classes(rows, where)
     rows.sort(key=row_order)
     return Layout(rows, root + deeper, split_folders, reader.left_out, tuple(reader.notes))
+
+
+def check_classes(rows: Collection[Row], where: str) -> None:
+    """Raise LayoutError unless there are at least two classes, and not just one of its own in each split."""
+    names = {row.name for row in rows}
+    if len(names) < 2:
+        found = f"in one folder, {names.pop()!r}" if names else "outside class folders"
+        raise LayoutError(f"The images of {where} are all {found}; at least two classes are required.", LAYOUT)
+    pairs = {(row.name, row.split) for row in rows}
+    if len(pairs) == len(names) == len({split for _, split in pairs}):
+        shown = ", ".join(f"{split} has only {name!r}" for name, split in sorted(pairs))
+        raise LayoutError(f"The folders of {where} give every split one class of its own: {shown}.", LAYOUT)
 
 
 def row_order(row: Row) -> tuple[int, str, str, str]:
@@ -183,14 +208,14 @@ class _LayoutReader:
     def divide(self, folders: list[_Folder]) -> tuple[_BySplit, dict[str, list[str]]]:
         """Divide the images by split folders, if these are at the top; return the folders of each split as well."""
         tops = _tops(folders)
-        words = _split_words(tops)
+        words = _split_words(tops, self.where) if not self.class_levels else _split_words(tops)
         others = [top for top in tops if top not in words]
         is_nested = {top: any(len(folder.levels) > 1 for folder in members) for top, members in tops.items()}
         are_classes = not any(is_nested[top] for top in words) and len(set(words.values())) < 2 and len(tops) > 1
         if not words or are_classes:  # are_classes: car, bus and train; test1 and test2
             return {"": folders}, {}
         aside = {top for top in others if top.lower() in _MASKS or set(words_of(top)) & _UNLABELLED}
-        aside |= {top for top in others if top.lower() in _CONTAINERS and not is_nested[top]}
+        aside |= {top for top in others if _is_container(top) and not is_nested[top]}
         if rest := sorted(set(others) - aside):
             if self.class_levels:
                 return {"": folders}, {}
@@ -228,12 +253,10 @@ class _LayoutReader:
                 raise LayoutError(what, "Use a smaller --class-level.")
             return self.class_levels
         tops = _tops(inside)
-        if all(top.lower() in _CONTAINERS | _MASKS for top in tops):
-            shown = format_names(sorted(tops))
-            raise LayoutError(
-                f"The folders {shown} of {self.where} are not named after classes.",
-                f"{LAYOUT} If they are the classes, add --class-level 1.",
-            )
+        if all(_is_container(top) or top.lower() in _MASKS for top in tops):
+            what = f"The folders {format_names(sorted(tops))} of {self.where} are not named after classes."
+            choice = " If they are the classes, add --class-level 1." if len(tops) > 1 else ""
+            raise LayoutError(what, _loose_advice(folders) + choice)
         leaves = {top: {folder.levels for folder in members} for top, members in tops.items()}
         nested = sorted(top for top, levels in leaves.items() if len(levels) > 1)
         if not all((top,) in leaves[top] for top in nested):
@@ -252,32 +275,39 @@ def _files(folders: Iterable[_Folder]) -> list[str]:
 
 
 def _mask_folders(folders: list[_Folder]) -> list[_Folder]:
-    """Return the folders below names of masks whose images belong to those of the folders beside these."""
+    """Return the folders below names of masks whose images belong to those of the folders beside or above these."""
     children: dict[tuple[str, ...], dict[str, list[_Folder]]] = defaultdict(lambda: defaultdict(list))
     for folder in folders:
         for depth, name in enumerate(folder.levels):
             children[folder.levels[:depth]][name].append(folder)
+    with_images = {folder.levels for folder in folders}
     masks: list[_Folder] = []
     for parent, members in children.items():
         names = {name for name in members if name.lower() in _MASKS}
         others = {name: beside for name, beside in members.items() if name not in names}
-        for name in names if others else ():
-            if _are_masks(members[name], others, len(parent)):
+        for name in names:
+            is_inside = bool(parent) and parent in with_images  # cat/1.png and cat/masks/1.png
+            if is_inside or (others and _are_masks(members[name], others, len(parent))):
                 masks += members[name]
     return masks
 
 
 def _are_masks(folders: list[_Folder], others: Mapping[str, list[_Folder]], depth: int) -> bool:
     """Return whether the images below a name of masks belong to those of the folders beside it."""
-    if any(name.lower() in _CONTAINERS for name in others):
+    if any(_is_container(name) or split_word(name) for name in others):
         return True
     beside = list(chain(*others.values()))
     are_nested = all(len(folder.levels) > depth + 1 for folder in chain(folders, beside))
     if len(others) < 2 and not are_nested:  # mask and no_mask are two classes
         return False
-    known = {stem for folder in beside for stem in folder.stems}
-    stems = [stem for folder in folders for stem in folder.stems]
-    return sum(stem in known for stem in stems) >= _PARALLEL * len(stems)
+
+    def keys(folders: list[_Folder]) -> list[tuple[tuple[str, ...], str]]:
+        """Return the innermost folder below the depth, if there is one, and the stem of every file."""
+        return [(folder.levels[depth + 1 :][-1:], stem) for folder in folders for stem in folder.stems]
+
+    # Numbered files occur in every class; a mask has the name of one image.
+    counts, of_masks = Counter(keys(beside)), keys(folders)
+    return sum(counts[key] == 1 for key in of_masks) >= _PARALLEL * len(of_masks)
 
 
 def _mask_files(folder: _Folder) -> list[str]:
@@ -289,8 +319,12 @@ def _mask_files(folder: _Folder) -> list[str]:
     return [file for file, match in suspected if file[: match.start()] in known]
 
 
-def _split_words(names: Collection[str]) -> dict[str, str]:
-    """Return the split that each folder names: ``seg_train``, ``fruits_Training`` beside ``fruits_Test``."""
+def _split_words(names: Collection[str], where: str = "") -> dict[str, str]:
+    """Return the split that each folder names: ``seg_train``, ``fruits_Training`` beside ``fruits_Test``.
+
+    Raises:
+        LayoutError: folders such as trainA and testB name a split and something else, if ``where`` is not empty.
+    """
     found = {name: split for name in names if (split := split_word(name))}
     if found:
         return found
@@ -300,8 +334,15 @@ def _split_words(names: Collection[str]) -> dict[str, str]:
         hits = [word for word in words if split_word(word)]
         if len(hits) == 1:
             rests[name] = split_word(hits[0]), tuple(word for word in words if word != hits[0])
-    is_split = len(rests) == len(names) > 1 and len({rest for _, rest in rests.values()}) == 1
-    return {name: split for name, (split, _) in rests.items()} if is_split else {}
+    if len(rests) != len(names) or len({split for split, _ in rests.values()}) < 2:
+        return {}
+    if len({rest for _, rest in rests.values()}) > 1 and where:
+        raise LayoutError(
+            f"The folders {format_names(sorted(names))} of {where} are named after a split and something else.",
+            "Make folders train and test with the class folders in them; if all of these are classes, add "
+            "--class-level 1.",
+        )
+    return {name: split for name, (split, _) in rests.items()}
 
 
 def _divide_below_classes(by_split: _BySplit) -> _BySplit:
@@ -318,7 +359,7 @@ def _divide_below_classes(by_split: _BySplit) -> _BySplit:
     return by_split
 
 
-def _unwrap_splits(by_split: _BySplit) -> _BySplit:
+def _unwrap_splits(by_split: _BySplit, split_folders: Mapping[str, list[str]]) -> _BySplit:
     """Remove folders around the classes of a split, such as ``train/train`` and ``test/images``."""
     if set(by_split) == {""}:
         return by_split
@@ -337,15 +378,16 @@ def _unwrap_splits(by_split: _BySplit) -> _BySplit:
 def _readings(folders: list[_Folder], where: str) -> tuple[str, str]:
     """Return the error, and the choice, for folders in folders."""
     readings: dict[str, list[str]] = {}
-    counts = set()
+    seen = set()
     for level in range(1, max(len(folder.levels) for folder in folders) + 1):
         reached = [folder.levels for folder in folders if len(folder.levels) >= level]
-        joined = sorted({"/".join(levels[:level]) for levels in reached})
-        alone = sorted({levels[level - 1] for levels in reached})
-        for option, names in ((f"{level}", alone), (f"1-{level}", joined)):
-            if len(names) > 1 and len(names) not in counts:
-                counts.add(len(names))
-                readings[option] = names
+        for option, first in ((f"{level}", level - 1), (f"1-{level}", 0)):
+            names = ["/".join(levels[first:level]) for levels in reached]
+            numbers = {name: number for number, name in enumerate(dict.fromkeys(names))}
+            partition = tuple(numbers[name] for name in names)
+            if len(set(names)) > 1 and partition not in seen:
+                seen.add(partition)
+                readings[option] = sorted(set(names))
     shown = [f"{format_count(len(names), 'class', 'classes')} ({format_names(names)})" for names in readings.values()]
     choices = [f"--class-level {option} for {len(names):,}" for option, names in readings.items()]
     what = f"{where} contains folders in folders, and several levels could be the classes: {'; or '.join(shown)}."

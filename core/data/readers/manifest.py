@@ -13,8 +13,15 @@ from core.data.archive import FolderTree, Tree, file_stamp, open_tree
 from core.data.decode import Raw, UnreadableError
 from core.data.listing import Listing, make_table
 from core.data.readers.common import ReadOptions, format_names, is_image, left_out_note, source_name, split_word
-from core.data.readers.label_rows import ImageSearch, LabelRow, find_columns, label_rows
-from core.data.readers.tables import SUFFIXES, read_table
+from core.data.readers.label_rows import (
+    ImageSearch,
+    LabelRow,
+    choose_path_column,
+    find_columns,
+    label_rows,
+    with_one_hot_labels,
+)
+from core.data.readers.tables import PATH_NAMES, SUFFIXES, Table, read_table
 from core.runtime.errors import UserError
 from core.runtime.progress import format_count
 
@@ -50,9 +57,13 @@ def read_manifest(path: Path, options: ReadOptions) -> Listing:
     images: list[Located] = []
     rows: list[LabelRow] = []
     notes: list[str] = []
+    if options.encoding and all(inner.lower().endswith(".parquet") for inner in tables):
+        raise UserError(f"{format_names(tables)} has no text whose encoding could be given.", "Omit --encoding.")
     for inner in tables:
         table = read_table(tree, inner, options.encoding)
-        columns, choices = find_columns(table)
+        path_column = _path_column(table, tree, is_local)
+        table = with_one_hot_labels(table, path_column)
+        columns, choices = find_columns(table, path_column)
         split = split_word(Path(inner).stem) if len(tables) > 1 else ""
         found, changes = label_rows(table, columns, split)
         rows += found
@@ -109,11 +120,16 @@ def _named_tables(tree: Tree, path: Path, option: str | None) -> list[str]:
     tables = list(filter(is_table, tree.files))
     if option:
         names = [name.strip() for name in option.split(",")]
-        chosen = [next((one for one in tables if name in (one, one.rpartition("/")[2])), "") for name in names]
-        if "" in chosen:
-            missing = names[chosen.index("")]
-            there = f"there are {format_names(tables)}" if tables else "there are no tables"
-            raise UserError(f"{path} has no table {missing!r}; {there}.", "Name one of its tables with --table.")
+        chosen = []
+        for name in names:
+            matches = [name] if name in tables else [one for one in tables if one.endswith(f"/{name}")]
+            if not matches:
+                there = f"there are {format_names(tables)}" if tables else "there are no tables"
+                raise UserError(f"{path} has no table {name!r}; {there}.", "Name one of its tables with --table.")
+            if len(matches) > 1:
+                what = f"{path} has several tables {name!r}: {format_names(matches)}."
+                raise UserError(what, f"Name the right ones with their folders: --table {','.join(matches)}.")
+            chosen += matches
         return chosen
     if len(tables) == 1:
         return tables
@@ -122,6 +138,26 @@ def _named_tables(tree: Tree, path: Path, option: str | None) -> list[str]:
         f"{path} must contain one table of images (csv, tsv, parquet or jsonl); {found}.",
         "Name it with --table." if tables else "Import the table itself.",
     )
+
+
+def _path_column(table: Table, tree: Tree, is_local: bool) -> str:
+    """Return the column whose values name images, or ``""`` if none does."""
+    folder = table.name.rpartition("/")[0]
+    if is_local:
+        files = _Files(tree, table.name, is_local)
+
+        def exists(path: str) -> int:
+            try:
+                return 3 * (files.size_and_time(files.name(LabelRow("", path.strip(), "", "", "", ""))) is not None)
+            except UserError:  # a path outside the folder, which is reported with its row
+                return 0
+
+        if column := choose_path_column(table, exists):
+            return column
+        if table.find(PATH_NAMES)[:1] == table.find(("path",)):
+            return ""  # named as documented: missing files are reported
+    search = ImageSearch(tree.files)
+    return choose_path_column(table, lambda path: search.quality(path, folder))
 
 
 def _locate(rows: Sequence[LabelRow], table: str, tree: Tree, is_local: bool, notes: list[str]) -> list[Located]:

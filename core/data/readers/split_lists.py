@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,12 +26,14 @@ class SplitLists:
 
     Attributes:
         where: Name of their folder in notes and errors.
+        files: Names of the lists in the archive or folder of the images.
         lists: Maps each split to the content of its JSON file or the lines of its text file; splits without a list are
             omitted.
     """
 
     where: str
     lists: dict[str, Any]
+    files: tuple[str, ...] = ()
 
     def assign(
         self, existing: Iterable[str], class_names: Callable[[Any, str], Iterable[str]]
@@ -114,10 +117,13 @@ def apply_lists(listing: Listing, lists: SplitLists) -> Listing:
         UserError: a list has an unknown form, or no class of the listing is in a list.
     """
     classes = set(listing.table["class"])
-    last_part = {name.rpartition("/")[2]: name for name in classes}
+    by_last_part: dict[str, list[str]] = defaultdict(list)
+    for name in sorted(classes):
+        by_last_part[name.rpartition("/")[2]].append(name)
 
     def in_listing(content: Any, file: str) -> list[str]:
-        return [name if name in classes else last_part.get(name, name) for name in listed_classes(content, file)]
+        listed = listed_classes(content, file)
+        return [name if name in classes or len(found := by_last_part[name]) != 1 else found[0] for name in listed]
 
     splits, notes = lists.assign(classes, in_listing)
     if not classes & set(splits):
@@ -138,8 +144,8 @@ def apply_lists(listing: Listing, lists: SplitLists) -> Listing:
 
 
 def lists_in_tree(tree: Tree, root: str, classes: set[str]) -> SplitLists | None:
-    """Return the lists ``train.json`` and so on of classes that lie beside the images, if they name these classes."""
-    lists = {}
+    """Return the lists ``train.json`` and so on that lie beside the images, if every class is in one of them."""
+    lists, files, listed = {}, [], set()
     for name in tree.files:
         folder, _, file = name.rpartition("/")
         if file.lower().endswith(".json") and root.startswith(folder) and (split := split_word(file[:-5])):
@@ -148,9 +154,11 @@ def lists_in_tree(tree: Tree, root: str, classes: set[str]) -> SplitLists | None
                 names = set(listed_classes(content, name))
             except (UnreadableError, UserError, ValueError, RecursionError):
                 continue  # another kind of file
-            if names and len(names & classes) >= len(names) / 2:
+            if names & classes:
                 lists[split] = content
-    return SplitLists(str(tree.path), lists) if lists else None
+                files.append(name)
+                listed |= names
+    return SplitLists(str(tree.path), lists, tuple(files)) if lists and classes <= listed else None
 
 
 def listed_classes(content: Any, file: str) -> list[str]:
@@ -190,7 +198,8 @@ def _read(folder: Path) -> dict[str, Any]:
             lists[split] = read_json(json_file)
         elif is_text:
             try:
-                lists[split] = text_file.read_text(encoding="utf-8").split()
+                lines = text_file.read_text(encoding="utf-8").splitlines()
+                lists[split] = [line.strip() for line in lines if line.strip()]
             except (OSError, UnicodeDecodeError) as error:
                 what = f"{text_file} cannot be read: {error}."
                 raise UserError(what, "Save it as UTF-8, one class name per line.") from error

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from core.data.archive import Tree
 from core.data.decode import UnreadableError
-from core.data.readers.common import column_values, format_names, is_text, value_type
+from core.data.readers.common import column_values, format_names, is_image, is_text, value_type, words_of
 from core.runtime.errors import UserError
 from core.runtime.failed_downloads import check_download
 from core.runtime.progress import format_count
@@ -28,14 +28,15 @@ PATH_NAMES = (
     *("path", "filename", "file_name", "filepath", "filepaths", "file_path", "file", "image_path", "img_path"),
     *("image_file", "image_filename", "image_name", "img_name", "image_id", "image", "images", "img", "id"),
 )
-"""Usual names of a column of image files, the most definite first; ``_`` stands for a blank or a hyphen as well."""
+"""Usual names of a column of image files, the most definite first; words are joined by ``_``, as of ``ImageId``."""
 LABEL_NAMES = (
     *("label", "class_name", "label_name", "class", "labels", "classes", "target", "category", "species", "breed"),
-    *("fine_label", "class_label", "class_id", "label_id", "diagnosis", "dx", "y"),
+    *("fine_label", "class_label", "class_id", "label_id", "diagnosis", "dx", "variety", "cultivar"),
 )
 """Usual names of a column of classes, the most definite first."""
 SPLIT_NAMES = ("split", "set", "subset", "partition", "data_set", "usage", "fold")
 _WHOLE = re.compile(r"-?\d+\.0*")
+_SEVERAL = re.compile(r"[;|,]")
 
 
 @dataclass(frozen=True)
@@ -96,16 +97,30 @@ def read_table(tree: Tree, name: str, encoding: str | None = None) -> Table:
     return table
 
 
-def plain_labels(labels: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Return labels without blanks around them, whole numbers without a fraction, and notes on what was changed."""
+def plain_labels(labels: Sequence[str], places: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Return labels without blanks around them, whole numbers without a fraction, and notes on what was changed.
+
+    Raises:
+        UserError: the labels are real numbers, or a row has several labels.
+    """
     stripped = [label.strip() for label in labels]
     notes = []
     if changed := sum(old != new for old, new in zip(labels, stripped, strict=True)):
         notes.append(f"Blanks around {format_count(changed, 'label')} are ignored.")
-    if any(map(_WHOLE.fullmatch, stripped)) and all(_is_number(label) for label in stripped if label):
-        whole = [label.partition(".")[0] if _WHOLE.fullmatch(label) else label for label in stripped]
-        notes.append(f"Labels such as {next(filter(_WHOLE.fullmatch, stripped))!r} are read as whole numbers.")
-        return whole, notes
+    known = set(stripped)
+    for place, label in zip(places, stripped, strict=True):
+        parts = {part.strip() for part in _SEVERAL.split(label)}
+        if label.startswith("[") or (len(parts) > 1 and parts <= known):
+            raise UserError(f"{place} has several labels: {label[:80]!r}.", "Keep one label per image.")
+    if all(_is_number(label) for label in known if label):
+        if real := next(
+            (at for at, label in enumerate(stripped) if "." in label and not _WHOLE.fullmatch(label)), None
+        ):
+            what = f"{places[real]}: the label {stripped[real]!r} is a real number, which is not a class."
+            raise UserError(what, "Name the column of classes label.")
+        if fraction := next(filter(_WHOLE.fullmatch, stripped), ""):
+            notes.append(f"Labels such as {fraction!r} are read as whole numbers.")
+            stripped = [label.partition(".")[0] if _WHOLE.fullmatch(label) else label for label in stripped]
     return stripped, notes
 
 
@@ -132,7 +147,7 @@ def decode_text(content: bytes, name: str, encoding: str | None) -> str:
 
 
 def _plain(column: str) -> str:
-    return re.sub(r"[\s_-]+", "_", column.strip().lower())
+    return "_".join(words_of(column))
 
 
 def _is_number(text: str) -> bool:
@@ -161,6 +176,9 @@ def _read_csv(text: str, name: str) -> Table:
     places = []
     try:
         header = [column.strip() for column in next(reader, [])]
+        if image := next(filter(is_image, header), ""):
+            what = f"{name} has no header: its first line contains {image[:80]!r}."
+            raise UserError(what, "Add a first line with the names of the columns: path, label.")
         _check_unique(header, name)
         line = reader.line_num + skipped
         for row in reader:
