@@ -168,24 +168,30 @@ def inspect_images(
         f"{', inverted' if spec.invert else ''}: "
         f"{f'{size / 1e9:.1f} GB' if size >= 1e9 else f'{size / 1e6:.1f} MB'} on disk."
     )
-    pixels, classes = _sample(listing, spec)
+    pixels, classes, damaged = _sample(listing, spec)
+    if damaged and not survey.unreadable:
+        faults.append(
+            f"{format_count(len(damaged), 'image')} of those looked at more closely cannot be read, the first "
+            f"{damaged[0]}. Repair or remove them, or import with --skip-unreadable."
+        )
     preview = Preview(np.stack(pixels), tuple(classes), sizes) if pixels else None
     return Inspection(tuple(facts), tuple(faults)), preview
 
 
-def _sample(listing: Listing, spec: ImageSpec) -> tuple[list[np.ndarray], list[str]]:
-    """Return the pixels and the class of images spread over each of the first classes."""
-    pixels, classes = [], []
+def _sample(listing: Listing, spec: ImageSpec) -> tuple[list[np.ndarray], list[str], list[str]]:
+    """Return the pixels and the class of images spread over each of the first classes, and which cannot be read."""
+    pixels, classes, damaged = [], [], []
     labels, names = encode_labels(listing.table)
     for label, name in enumerate(names[:PREVIEW_CLASSES]):
         positions = np.flatnonzero(labels == label)
         for position in positions[np.unique(np.linspace(0, len(positions) - 1, PREVIEW_IMAGES).astype(int))]:
             try:
                 pixels.append(decode(listing.read(int(position)), *spec, int(listing.table["turn"].iloc[position])))
-            except UnreadableError:
-                continue  # reported by the survey, or by the import
+            except UnreadableError as error:
+                damaged.append(f"{listing.table['id'].iloc[position]}: {error}")
+                continue
             classes.append(name)
-    return pixels, classes
+    return pixels, classes, damaged
 
 
 def span(counts: object) -> str:

@@ -35,6 +35,7 @@ MAX_BYTES = 256_000_000
 warnings.filterwarnings("ignore", module=r"PIL\.")
 _DEEP_MODES = ("I", "I;16", "I;16B", "I;16L", "I;16N", "F")
 _GREY_MODES = ("1", "L", "LA", "La", *_DEEP_MODES)
+_TRANSPARENT_MODES = ("RGBA", "LA", "PA", "La", "RGBa")
 _SIXTEEN_BITS = (0.0, 65535.0)
 _ORIENTATION, _QUARTER_TURNS = 0x0112, (5, 6, 7, 8)
 
@@ -59,12 +60,24 @@ class ImageSpec(NamedTuple):
 
 
 class ImageHeader(NamedTuple):
-    """An image's header: its size in pixels as it is shown, and whether it is greyscale and of more than 8 bits."""
+    """An image's header.
+
+    Attributes:
+        height, width: Size in pixels as it is shown.
+        grey: It is greyscale.
+        deep: It is greyscale of more than 8 bits per pixel.
+        deep_colour: It has more than 8 bits per channel, of which Pillow reads the upper 8.
+        animated: It has several frames or pages.
+        transparent: It has transparency.
+    """
 
     height: int
     width: int
     grey: bool
     deep: bool = False
+    deep_colour: bool = False
+    animated: bool = False
+    transparent: bool = False
 
 
 def read_header(raw: Raw) -> ImageHeader:
@@ -76,7 +89,10 @@ def read_header(raw: Raw) -> ImageHeader:
     if isinstance(raw, np.ndarray):
         return ImageHeader(raw.shape[0], raw.shape[1], raw.ndim == 2)
     with _open(raw) as image:
-        return _header(image)
+        try:
+            return _header(image)
+        except Exception as error:  # the second frame of an animation may be damaged; see _load
+            raise UnreadableError(f"damaged or truncated ({error})") from error
 
 
 def read_value_range(raw: Raw) -> tuple[float, float]:
@@ -150,7 +166,16 @@ def _load(raw: Raw, expected: ImageHeader | None = None) -> Image.Image:
 
 def _header(image: Image.Image) -> ImageHeader:
     height, width = (image.width, image.height) if _is_turned(image) else (image.height, image.width)
-    return ImageHeader(height, width, image.mode in _GREY_MODES, image.mode in _DEEP_MODES)
+    is_deep_colour = image.mode in ("RGB", "RGBA") and any(";16" in str(tile[3]) for tile in getattr(image, "tile", ()))
+    return ImageHeader(
+        height,
+        width,
+        image.mode in _GREY_MODES,
+        image.mode in _DEEP_MODES,
+        is_deep_colour,
+        bool(getattr(image, "is_animated", False)),
+        image.mode in _TRANSPARENT_MODES or "transparency" in image.info,
+    )
 
 
 def _check_header(header: ImageHeader, expected: ImageHeader | None) -> None:
@@ -204,9 +229,9 @@ def _to_8_bit(image: Image.Image, value_range: tuple[float, float]) -> Image.Ima
     """Convert to 8 bits without transparency from modes that ``convert`` would clip or misread."""
     if image.mode in _DEEP_MODES:
         low, high = value_range
-        scaled = (np.nan_to_num(np.asarray(image, dtype=np.float64), nan=low) - low) * (255 / (high - low))
-        return Image.fromarray(np.clip(np.rint(scaled), 0, 255).astype(np.uint8))
-    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
+        values = np.clip(np.nan_to_num(np.asarray(image, dtype=np.float64), nan=low), low, high)
+        return Image.fromarray(np.rint((values / 2 - low / 2) / (high / 2 - low / 2) * 255).astype(np.uint8))
+    if image.mode in _TRANSPARENT_MODES or "transparency" in image.info:
         image = image.convert("RGBA")
         white = Image.new("RGBA", image.size, "white")
         return Image.alpha_composite(white, image).convert("RGB")

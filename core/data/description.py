@@ -11,6 +11,7 @@ from core.data.listing import SPLITS, Listing
 from core.runtime.progress import format_count, format_names
 
 _SHOWN_CLASSES = 5
+_MISSING = {"nan", "none", "null", "n/a", "na", "-1", "?", "unknown", "unlabeled", "unlabelled"}
 
 
 def describe_listing(listing: Listing) -> list[str]:
@@ -22,6 +23,7 @@ def describe_listing(listing: Listing) -> list[str]:
         f"Images per class: {_spread_text(sizes)}.",
         _split_text(listing.table),
         *_lookalike_text([*sizes.index]),
+        *_missing_text([*sizes.index]),
     ]
 
 
@@ -51,12 +53,20 @@ def _lookalike_text(names: list[str]) -> list[str]:
     """Return a sentence on classes whose names differ only by case, by Unicode form or by blanks."""
     groups: dict[str, list[str]] = defaultdict(list)
     for name in names:
-        groups["".join(unicodedata.normalize("NFKC", name).casefold().split())].append(name)
+        plain = unicodedata.normalize("NFKC", name).casefold()
+        groups["".join(character for character in plain if character.isalnum()) or plain].append(name)
     alike = [" and ".join(map(repr, group)) for group in groups.values() if len(group) > 1]
     if not alike:
         return []
     shown = "; ".join(alike[:3]) + (f"; and {len(alike) - 3:,} more" if len(alike) > 3 else "")
     return [
-        f"Classes whose names differ only by case, blanks or Unicode form are separate classes: {shown}. "
+        f"Classes whose names differ only by case, blanks, punctuation or Unicode form are separate classes: {shown}. "
         "If they are one class, give them one name."
     ]
+
+
+def _missing_text(names: list[str]) -> list[str]:
+    """Return a sentence on classes whose names usually mean that a label is missing."""
+    if found := [name for name in names if name.strip().lower() in _MISSING]:
+        return [f"Read as ordinary classes, though they may mean a missing label: {format_names(found)}."]
+    return []

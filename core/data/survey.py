@@ -28,6 +28,8 @@ THREADS = 4
 JOB_IMAGES = 32
 """Images per thread job: with fewer small images, threads mostly wait for each other."""
 _SHOWN_SIZES = 3
+_DARK = 4
+"""Ratio of the highest value of all images to that of usual ones from which these look dark."""
 T = TypeVar("T")
 
 
@@ -51,8 +53,10 @@ class Survey:
     Attributes:
         sizes: By height and width, as the images are shown: with the orientation that a camera noted.
         grey, colour: Images without and with colours.
-        deep: Images of more than 8 bits per pixel.
+        deep: Greyscale images of more than 8 bits per pixel.
         value_range: The lowest value, or 0, and the highest value of the deep images; None without any.
+        usual_highest: The median of the highest values of the deep images.
+        deep_colour, animated, transparent: As in :class:`core.data.decode.ImageHeader`.
         unreadable: Why an image has no header, by its position in the listing.
     """
 
@@ -61,14 +65,26 @@ class Survey:
     colour: Group = field(default_factory=Group)
     deep: Group = field(default_factory=Group)
     value_range: tuple[float, float] | None = None
+    usual_highest: float = 0.0
+    deep_colour: Group = field(default_factory=Group)
+    animated: Group = field(default_factory=Group)
+    transparent: Group = field(default_factory=Group)
     unreadable: dict[int, str] = field(default_factory=dict)
 
     @property
     def common_header(self) -> ImageHeader | None:
         """Return the header of all images that can be read, or None if they differ or have more than 8 bits."""
-        if len(self.sizes) != 1 or self.deep.count or (self.grey.count and self.colour.count):
+        kinds = (self.grey, self.colour, self.deep, self.deep_colour, self.animated, self.transparent)
+        total = self.grey.count + self.colour.count
+        if len(self.sizes) != 1 or self.deep.count or any(0 < kind.count < total for kind in kinds):
             return None
-        return ImageHeader(*next(iter(self.sizes)), grey=bool(self.grey.count))
+        return ImageHeader(
+            *next(iter(self.sizes)),
+            grey=bool(self.grey.count),
+            deep_colour=bool(self.deep_colour.count),
+            animated=bool(self.animated.count),
+            transparent=bool(self.transparent.count),
+        )
 
 
 def survey_images(listing: Listing, progress: Progress | None = None, count: int | None = None) -> Survey:
@@ -92,12 +108,14 @@ def survey_images(listing: Listing, progress: Progress | None = None, count: int
             continue
         survey.sizes.setdefault((header.height, header.width), Group()).add(ids[position])
         (survey.grey if header.grey else survey.colour).add(ids[position])
+        for kind in ("deep", "deep_colour", "animated", "transparent"):
+            if getattr(header, kind):
+                getattr(survey, kind).add(ids[position])
         if header.deep:
-            survey.deep.add(ids[position])
             deep.append(position)
     if deep:
         progress.stage("measuring brightness", len(deep))
-        survey.value_range = _value_range(listing, deep, progress)
+        survey.value_range, survey.usual_highest = _value_range(listing, deep, progress)
     return survey
 
 
@@ -122,11 +140,13 @@ def _in_threads(
             yield from done
 
 
-def _value_range(listing: Listing, positions: list[int], progress: Progress) -> tuple[float, float]:
+def _value_range(listing: Listing, positions: list[int], progress: Progress) -> tuple[tuple[float, float], float]:
+    """Return the lowest value, or 0, and the highest of all images, and the median of the highest of each."""
     ranges = [one for one in _in_threads(listing, read_value_range, positions, progress) if not isinstance(one, str)]
     low = min((one[0] for one in ranges), default=0.0)
     high = max((one[1] for one in ranges), default=1.0)
-    return min(0.0, low), high if high > low else low + 1.0
+    usual = float(np.median([one[1] for one in ranges])) if ranges else high
+    return (min(0.0, low), high if high > low else low + 1.0), usual
 
 
 def resolve_format(listing: Listing, requested: TargetFormat, survey: Survey) -> tuple[ImageSpec, list[str]]:
@@ -158,6 +178,15 @@ def resolve_format(listing: Listing, requested: TargetFormat, survey: Survey) ->
             f"{count} of more than 8 bits per pixel, the first {survey.deep.first!r}: the range of all their values, "
             f"{low:g} to {high:g}, becomes 0 to 255."
         )
+        if survey.usual_highest - low < (high - low) / _DARK:
+            notes.append(
+                f"Half of them have no value above {survey.usual_highest:g}, so they will look dark: a single bright "
+                "pixel elsewhere may set this range."
+            )
+    if (listing.table["turn"] != 0).any() and size[0] != size[1]:
+        what = f"{listing.name}: rotated classes need images as high as wide, but these have {size[1]} x {size[0]}."
+        raise UserError(what, "Choose a size such as --size 84, and --fit crop, pad or resize.")
+    notes += _kind_notes(survey)
     return ImageSpec(*size, channels, requested.invert or default.invert, fit, value_range), notes
 
 
@@ -175,8 +204,13 @@ def _sizes_text(sizes: dict[tuple[int, int], Group]) -> str:
 def _fit_notes(listing: Listing, survey: Survey, size: tuple[int, int], fit: str) -> list[str]:
     """Return notes on images of another shape; raise UserError if these are to be refused."""
     cut = {shape: group for shape, group in survey.sizes.items() if is_cut(*shape, *size)}
+    scaled = {shape: group for shape, group in survey.sizes.items() if shape != size and shape not in cut}
+    notes = []
+    if scaled:
+        number = format_count(sum(group.count for group in scaled.values()), "image")
+        notes.append(f"{number} scaled to {size[1]} x {size[0]}: {_sizes_text(scaled)}.")
     if not cut:
-        return []
+        return notes
     count = format_count(sum(group.count for group in cut.values()), "image")
     shape = f"{size[1]} x {size[0]}"
     if fit == REFUSE:
@@ -185,7 +219,19 @@ def _fit_notes(listing: Listing, survey: Survey, size: tuple[int, int], fit: str
             f"{listing.name}: {count} of {len(listing):,} have another shape than {shape}: {_sizes_text(cut)}.",
             f"Say what happens to them: {choices}.",
         )
-    return [f"{count} of another shape than {shape}: {FITS[fit]} (--fit {fit})."]
+    return [*notes, f"{count} of another shape than {shape}: {FITS[fit]} (--fit {fit}); {_sizes_text(cut)}."]
+
+
+def _kind_notes(survey: Survey) -> list[str]:
+    return [
+        f"{format_count(group.count, 'image')} {what}, the first {group.first!r}: {effect}."
+        for group, what, effect in (
+            (survey.deep_colour, "in colour of 16 bits per channel", "the upper 8 bits are used"),
+            (survey.animated, "with several frames or pages", "only the first is used"),
+            (survey.transparent, "with transparency", "shown on white"),
+        )
+        if group.count
+    ]
 
 
 def _colour_notes(survey: Survey, channels: int | None) -> list[str]:

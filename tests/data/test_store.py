@@ -137,7 +137,8 @@ def test_positions_of_skipped_images_are_gaps() -> None:
 
 
 def test_rotated_copies_have_no_positions() -> None:
-    assert open_stored(store_images(with_rotations(positions_of(0, 1, 2)))).positions is None
+    rotated = with_rotations(positions_of(0, 1, 2))
+    assert open_stored(store_images(rotated, form=TargetFormat((4, 4), fit=PAD))).positions is None
 
 
 def test_the_same_files_are_decoded_once() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import struct
+import zlib
 from collections.abc import Sequence
 
 import numpy as np
@@ -77,7 +79,8 @@ def test_other_shapes_are_refused_until_asked_for(size: tuple[int, int]) -> None
         spec_of(images, size=size)
     assert spec_of(images, size=size, fit=PAD) == ImageSpec(*size, 1, fit=PAD)
     assert any("--fit pad" in note for note in notes_of(images, size=size, fit=PAD))
-    assert notes_of(images[:2], size=size) == []  # only scaled
+    (scaled,) = notes_of(images[:2], size=size)
+    assert "000.png has 6 x 6" in scaled
 
 
 def test_a_format_may_say_what_happens_to_other_shapes() -> None:
@@ -87,7 +90,7 @@ def test_a_format_may_say_what_happens_to_other_shapes() -> None:
 
 
 def test_colours_are_not_lost_without_a_word() -> None:
-    images = [picture(1), picture(2, mode="RGB"), picture(3, mode="LA")]
+    images = [picture(1), picture(2, mode="RGB"), picture(3)]
     assert spec_of(images).channels == 3
     assert any("1 image in colour" in note and "001.png" in note and "2 in grey" in note for note in notes_of(images))
     assert any("001.png" in note for note in notes_of(images, channels=1))
@@ -119,6 +122,37 @@ def test_unreadable_images_are_counted_and_do_not_decide() -> None:
     assert resolve_format(listing, TargetFormat(), survey)[0][:2] == (5, 6)
     with pytest.raises(UserError, match=r"000\.png: gone"):
         spec_of([None, None])
+
+
+def test_kinds_of_images_that_lose_something_are_named() -> None:
+    frames = [Image.new("L", (6, 5), value) for value in (50, 200)]
+    animated = encoded(frames[0].convert("RGB"), "GIF", save_all=True, append_images=frames[1:])
+    notes = notes_of([picture(1, mode="RGB"), picture(2, mode="RGBA"), animated, deep_colour()])
+    for name, what in (("001.png", "transparency"), ("002.png", "frames"), ("003.png", "16 bits")):
+        assert any(name in note and what in note for note in notes), what
+
+
+def deep_colour() -> bytes:
+    """Return a PNG image of 16 bits per channel, which Pillow does not write."""
+
+    def chunk(name: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", 6, 5, 16, 2, 0, 0, 0))
+    rows = b"".join(b"\0" + bytes(6 * 6) for _ in range(5))
+    return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+
+
+def test_a_single_bright_image_is_reported() -> None:
+    images = [grid(100, np.float32)] * 5 + [grid(60_000, np.float32)]
+    assert any("dark" in note for note in notes_of(images))
+    assert not any("dark" in note for note in notes_of(images[:5]))
+
+
+def test_rotated_copies_need_square_images() -> None:
+    listing = with_rotations(listing_of([picture(1), picture(2)]))
+    with pytest.raises(UserError, match=r"6 x 5.*--size"):
+        resolve_format(listing, TargetFormat(), survey_images(listing))
 
 
 def test_rotated_copies_are_not_looked_at_again() -> None:

@@ -7,12 +7,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from core.data.archive import Tree, file_mode, open_tree
+from core.data.archive import FolderTree, Tree, file_mode, open_tree
 from core.data.listing import Listing
 from core.data.readers import cifar100
 from core.data.readers.beside import read_images_and_tables
 from core.data.readers.cifar_splits import is_cifar_fs, read_cifar_fs, read_fc100
-from core.data.readers.common import ReadOptions, format_names, is_image
+from core.data.readers.common import UNREAD_IMAGES, ReadOptions, format_names, is_image
 from core.data.readers.folder import read_folder
 from core.data.readers.huggingface import is_huggingface, read_huggingface
 from core.data.readers.manifest import is_table, read_manifest
@@ -163,10 +163,12 @@ _KNOWN_LAYOUTS = (
 
 def _advice(tree: Tree) -> str:
     zips = [name for name in tree.files if name.lower().endswith(".zip")]
-    if len(zips) == 1:
+    if len(zips) == 1 and isinstance(tree, FolderTree):
         return f"Import the archive itself: {tree.path / zips[0]}."
     if zips:
-        return f"Import one of the archives itself: {format_names(zips)}."
+        return f"Unpack {format_names(zips)}; or, if one of them is the whole data set, import that archive itself."
+    if unread := [name for name in tree.files if name.lower().endswith(UNREAD_IMAGES)]:
+        return f"Convert images such as {format_names(unread)} to JPEG or PNG, which can be read."
     packed = [name for name in tree.files if name.lower().endswith(_ARCHIVES)]
     if packed:
         return f"Unpack {format_names(packed)}, or repack as a zip archive."

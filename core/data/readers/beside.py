@@ -13,7 +13,7 @@ from core.data.archive import Tree
 from core.data.decode import UnreadableError
 from core.data.listing import Listing
 from core.data.readers.common import NO_TABLE, ReadOptions, format_names, split_word, words_of
-from core.data.readers.folder import folder_listing, images_in
+from core.data.readers.folder import folder_listing, images_in, layout_of
 from core.data.readers.label_rows import (
     ImageSearch,
     LabelRow,
@@ -22,7 +22,7 @@ from core.data.readers.label_rows import (
     label_rows,
     with_one_hot_labels,
 )
-from core.data.readers.layout import Layout, LayoutError, Row, infer_layout, row_order
+from core.data.readers.layout import Layout, LayoutError, Row, row_order
 from core.data.readers.manifest import Located, is_table, read_manifest, table_listing
 from core.data.readers.split_lists import apply_lists, lists_in_tree
 from core.data.readers.tables import Table, decode_text, read_table
@@ -53,24 +53,23 @@ def read_images_and_tables(tree: Tree, options: ReadOptions) -> Listing:
     path, images = tree.path, images_in(tree)
     layout: Layout | LayoutError
     try:
-        layout = infer_layout(images, str(path), options.class_levels)
+        layout = layout_of(tree, images, options)
     except LayoutError as error:
         if options.class_levels:
             raise
         layout = error
     ignores_tables = options.table == NO_TABLE or options.class_levels is not None
     found = Labels() if ignores_tables else find_labels(tree, options.encoding)
-    if options.encoding and not found.files:
+    if options.encoding and all(name.lower().endswith(".parquet") for name in found.files):
         raise UserError(f"{path} has no table whose text --encoding could be for.", "Omit --encoding.")
     if isinstance(layout, LayoutError):
         if not found.has_labels:
             raise LayoutError(layout.what, " ".join([*found.notes, *_unread_labels(tree, found), layout.fix]))
-        if len(found.sources) > 1 and not all(map(_names_split, found.sources)):
-            tables = format_names(found.sources)
-            raise UserError(
-                f"Several tables give classes: {tables}.",
-                f"Choose with --table, for example --table {found.sources[0]}.",
-            )
+        images_of = [*found.sources.values()]
+        if any(one != images_of[0] for one in images_of) and not all(map(_names_split, found.sources)):
+            counts = [f"{name} to {format_count(len(names), 'image')}" for name, names in found.sources.items()]
+            what = f"Several tables give classes: {', '.join(counts)}."
+            raise UserError(what, f"Choose with --table, for example --table {next(iter(found.sources))}.")
         labelled = [(row, name) for row, name in zip(found.rows, found.names, strict=True) if row.label]
         if len({row.label for row, _ in labelled}) < 2:
             raise LayoutError(layout.what, f"{found.files[0]} has a single class. {layout.fix}")
@@ -81,9 +80,15 @@ def read_images_and_tables(tree: Tree, options: ReadOptions) -> Listing:
     listing = folder_listing(tree, layout, (*found.notes, *notes), groups, found.files)
     if options.splits is not None or ignores_tables or any(row.split for row in layout.rows):
         return listing
-    lists = lists_in_tree(tree, layout.root, {row.name for row in layout.rows})
-    if lists is None:
+    lists, unlisted = lists_in_tree(tree, layout.root, {row.name for row in layout.rows})
+    if not lists.lists:
         return listing
+    if unlisted:
+        note = (
+            f"Not used: {format_names(lists.files)}, in which the class {unlisted[0]!r} is not; --splits with their "
+            "folder uses them, and leaves such classes out."
+        )
+        return replace(listing, notes=(*listing.notes, note))
     listing = folder_listing(tree, layout, (*found.notes, *notes), groups, [*found.files, *lists.files])
     return apply_lists(listing, lists)
 
@@ -111,14 +116,14 @@ class Labels:
     Attributes:
         rows, names: Rows of all tables, and the file that each names.
         files: Names of the files that were read.
-        sources: Names of the tables that give labels.
+        sources: The images of each table that gives labels.
         notes: Sentences on the tables, also on those that are not used.
     """
 
     rows: list[LabelRow] = field(default_factory=list)
     names: list[str] = field(default_factory=list)
     files: list[str] = field(default_factory=list)
-    sources: list[str] = field(default_factory=list)
+    sources: dict[str, set[str]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
     @property
@@ -145,19 +150,19 @@ def find_labels(tree: Tree, encoding: str | None) -> Labels:
             reason = str(error) if isinstance(error, UserError) else f"{files[0]}: {error}."
             labels.notes.append(f"Not used: {reason}")
             continue
-        repeated = _merge(row_of, rows, names)
-        if repeated:
-            notes.append(f"{files[0]}: {format_count(repeated, 'row')} for images that have one already.")
+        if repeated := _merge(row_of, rows, names):
+            rows_text = format_count(len(repeated), "image")
+            notes.append(f"{files[0]}: several equal rows for {rows_text}: {format_names(repeated)}.")
         if any(row.label for row in rows):
-            labels.sources.append(files[0])
+            labels.sources[files[0]] = set(names)
         labels.files += files
         labels.notes += notes
     labels.names, labels.rows = list(row_of), list(row_of.values())
     return labels
 
 
-def _merge(row_of: dict[str, LabelRow], rows: list[LabelRow], names: list[str]) -> int:
-    """Add the rows of a table to those of others by image; return the number of repeated rows in the table.
+def _merge(row_of: dict[str, LabelRow], rows: list[LabelRow], names: list[str]) -> list[str]:
+    """Add the rows of a table to those of others by image; return the images that have several rows in the table.
 
     Raises:
         UserError: two rows give one image different labels or splits.
@@ -177,7 +182,7 @@ def _merge(row_of: dict[str, LabelRow], rows: list[LabelRow], names: list[str]) 
                     else "Choose the table with --table, or --table none to ignore all tables.",
                 )
         row_of[name] = first._replace(label=first.label or row.label, split=first.split or row.split)
-    return sum(own.values()) - len(own)
+    return [name for name, count in own.items() if count > 1]
 
 
 def _candidates(tree: Tree, encoding: str | None, notes: list[str]) -> Iterator[tuple[Callable[[], Table], list[str]]]:
@@ -319,7 +324,8 @@ def _combine(layout: Layout, labels: Labels, tree: Tree) -> tuple[Layout, list[s
     known = {row.file for row in layout.rows}
     further = {file: row for file, row in row_of.items() if file not in known and row.label}
     strange = sorted({row.label for row in further.values()} - name_of.keys() - classes)
-    if strange:
+    are_names = bool(name_of) and all(label == name for label, name in name_of.items())
+    if strange and not are_names:
         return layout, [], [f"Not used: {tables}, whose classes {format_names(strange)} are not those of the folders."]
     notes = [f"Also read: {tables}."]
     if renamed := [

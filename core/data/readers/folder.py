@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from core.data.archive import FolderTree, Tree, open_tree
 from core.data.listing import SPLITS, Listing, make_table
-from core.data.readers.common import UNREAD_IMAGES, ReadOptions, format_names, is_image, left_out_note, source_name
+from core.data.readers.common import (
+    UNREAD_IMAGES,
+    ReadOptions,
+    format_names,
+    is_image,
+    left_out_note,
+    source_name,
+    split_word,
+)
 from core.data.readers.imagefolder import imagefolder_positions
-from core.data.readers.layout import LAYOUT, Layout, Row, infer_layout
+from core.data.readers.layout import LAYOUT, Layout, LayoutError, Row, check_classes, infer_layout
 from core.runtime.errors import UserError
 from core.runtime.progress import format_count
+
+_SHOWN_KINDS = 5
 
 
 def read_folder(path: Path, options: ReadOptions) -> Listing:
@@ -25,8 +37,29 @@ def read_folder(path: Path, options: ReadOptions) -> Listing:
             ambiguous.
     """
     tree = open_tree(path)
-    images = images_in(tree)
-    return folder_listing(tree, infer_layout(images, str(path), options.class_levels))
+    return folder_listing(tree, layout_of(tree, images_in(tree), options))
+
+
+def layout_of(tree: Tree, images: list[str], options: ReadOptions) -> Layout:
+    """Return the layout of the images; raise LayoutError as :func:`core.data.readers.layout.infer_layout` does.
+
+    Where class folders consist of links to a folder with the files, that folder is no class.
+    """
+    if pool := _pool(images, tree.copies):
+        try:
+            rest = [name for name in images if name not in pool]
+            layout = infer_layout(rest, str(tree.path), options.class_levels)
+            return replace(layout, left_out={**layout.left_out, "the files that links lead to": sorted(pool)})
+        except LayoutError:  # all of these are in class folders, and the links are beside them
+            pass
+    return infer_layout(images, str(tree.path), options.class_levels)
+
+
+def _pool(images: list[str], copies: Mapping[str, str]) -> set[str]:
+    """Return the images in folders of which every image is what a link in another folder leads to."""
+    linked = {file for link, file in copies.items() if link.rpartition("/")[0] != file.rpartition("/")[0]}
+    others = {name.rpartition("/")[0] for name in images if name not in linked}
+    return {name for name in images if name in linked and name.rpartition("/")[0] not in others}
 
 
 def images_in(tree: Tree) -> list[str]:
@@ -52,6 +85,7 @@ def folder_listing(
     copies = {file for file in copies if tree.copies[file] in {row.file for row in layout.rows}}
     kept = [at for at, row in enumerate(layout.rows) if row.file not in copies]
     rows = [layout.rows[at] for at in kept]
+    check_classes(rows, str(tree.path))
     ids = [row.file.removeprefix(layout.root) for row in rows]
     table = make_table(
         ids, [row.name for row in rows], [row.split for row in rows], [groups[at] for at in kept] if groups else ()
@@ -78,18 +112,32 @@ def _left_out_notes(tree: Tree, layout: Layout, rows: list[Row], copies: set[str
     others = [name for name in tree.files if not is_image(name) and name not in read_files]
     unread = [name for name in others if name.lower().endswith(UNREAD_IMAGES)]
     if unread:
-        kinds = ", ".join(sorted({Path(name).suffix.lower() for name in unread}))
-        notes.append(left_out_note(unread, "image", f"in a format that is not read ({kinds}); convert to PNG or JPEG"))
+        endings = ", ".join(sorted({Path(name).suffix.lower() for name in unread}))
+        why = f"in a format that is not read ({endings}); convert to PNG or JPEG"
+        notes.append(left_out_note(unread, "image", why))
     if rest := sorted(set(others) - set(unread)):
-        notes.append(left_out_note(rest, "file", "not an image by its name"))
+        kinds = Counter(Path(name).suffix.lower() or "no extension" for name in rest)
+        shown = ", ".join(f"{count:,} {kind}" for kind, count in kinds.most_common(_SHOWN_KINDS))
+        notes.append(left_out_note(rest, "file", f"not images by their names ({shown})"))
     hidden = [name for name in tree.hidden if name.endswith("/") or is_image(name)]
     if hidden:
         notes.append(left_out_note(hidden, "item", "hidden, or made by the operating system"))
     if tree.repeated_folders:
         notes.append(left_out_note(tree.repeated_folders, "link", "to folders that are listed under another name"))
+    if empty_splits := _empty_splits(tree, layout):
+        notes.append(f"{format_count(len(empty_splits), 'split folder')} without images: {format_names(empty_splits)}.")
     if empty := _empty_class_folders(tree, layout, rows):
         notes.append(f"{format_count(len(empty), 'class folder')} without images: {format_names(empty)}.")
     return notes
+
+
+def _empty_splits(tree: Tree, layout: Layout) -> list[str]:
+    """Return the folders on disk beside those of the splits that are called like one."""
+    if not layout.split_folders or not isinstance(tree, FolderTree):
+        return []
+    known = {folder for folders in layout.split_folders.values() for folder in folders}
+    beside = (one.name for one in (tree.path / layout.root).iterdir() if one.is_dir())
+    return sorted(name for name in beside if split_word(name) and f"{name}/" not in known)
 
 
 def _empty_class_folders(tree: Tree, layout: Layout, rows: list[Row]) -> list[str]:

@@ -30,6 +30,7 @@ _CONTAINERS = {
 """Names of folders that hold images without saying what is on them."""
 _PART_WORDS = {"part", "parts", "batch", "batches", "chunk", "shard", "canon", "image", "images", "img", "imgs", "data"}
 """Words of the names of folders that hold a part of the images, such as ``images_001``."""
+_UNSORTED = {"unlabeled", "unlabelled", "unsorted", "todo"}
 _UNLABELLED = {"unlabeled", "unlabelled", "pred", "prediction", "predict", "extra", "submission", "unsup"}
 _MASKS = {
     *("mask", "masks", "segmentation", "segmentations", "segmaps", "segmentationclass", "segmentationobject", "segmim"),
@@ -135,18 +136,23 @@ def infer_layout(files: Iterable[str], where: str, class_levels: tuple[int, int]
             else:
                 reader.leave_out(NO_CLASS_FOLDER, folder.files)
     check_classes(rows, where)
+    _check_splits(rows, where)
     rows.sort(key=row_order)
     return Layout(rows, root + deeper, split_folders, reader.left_out, tuple(reader.notes))
 
 
 def check_classes(rows: Collection[Row], where: str) -> None:
-    """Raise LayoutError unless there are at least two classes, and not just one of its own in each split."""
+    """Raise LayoutError unless there are at least two classes."""
     names = {row.name for row in rows}
     if len(names) < 2:
         found = f"in one folder, {names.pop()!r}" if names else "outside class folders"
         raise LayoutError(f"The images of {where} are all {found}; at least two classes are required.", LAYOUT)
+
+
+def _check_splits(rows: Collection[Row], where: str) -> None:
+    """Raise LayoutError if every split folder contains one folder, and each another one."""
     pairs = {(row.name, row.split) for row in rows}
-    if len(pairs) == len(names) == len({split for _, split in pairs}):
+    if len(pairs) == len({name for name, _ in pairs}) == len({split for _, split in pairs}):
         shown = ", ".join(f"{split} has only {name!r}" for name, split in sorted(pairs))
         raise LayoutError(f"The folders of {where} give every split one class of its own: {shown}.", LAYOUT)
 
@@ -213,6 +219,11 @@ class _LayoutReader:
         is_nested = {top: any(len(folder.levels) > 1 for folder in members) for top, members in tops.items()}
         are_classes = not any(is_nested[top] for top in words) and len(set(words.values())) < 2 and len(tops) > 1
         if not words or are_classes:  # are_classes: car, bus and train; test1 and test2
+            unsorted = [top for top in tops if set(words_of(top)) & _UNSORTED and not self.class_levels]
+            if len(tops) - len(unsorted) > 1:
+                for top in unsorted:
+                    self.leave_out(f"without a class by the folder {top!r}", _files(tops[top]))
+                folders = [folder for folder in folders if not folder.levels or folder.levels[0] not in unsorted]
             return {"": folders}, {}
         aside = {top for top in others if top.lower() in _MASKS or set(words_of(top)) & _UNLABELLED}
         aside |= {top for top in others if _is_container(top) and not is_nested[top]}
@@ -368,7 +379,12 @@ def _unwrap_splits(by_split: _BySplit, split_folders: Mapping[str, list[str]]) -
         single = {split: next(iter(names)) for split, names in tops.items() if len(names) == 1}
         nested = {split for split in single if any(len(folder.levels) > 1 for folder in by_split[split])}
         is_shared = nested == set(by_split) and len(set(single.values())) == 1
-        wrapped = {split for split, top in single.items() if split_word(top) or top.lower() in _CONTAINERS or is_shared}
+        wrapped = set(single) if is_shared else set()
+        for split, top in single.items():
+            is_class = any(top in names for other, names in tops.items() if other != split and len(names) > 1)
+            is_named = split_word(top) or _is_container(top) or f"{top}/" in split_folders.get(split, ())
+            if is_named and not is_class:
+                wrapped.add(split)
         if not wrapped:
             return by_split
         for split in wrapped:

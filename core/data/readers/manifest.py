@@ -69,6 +69,8 @@ def read_manifest(path: Path, options: ReadOptions) -> Listing:
         rows += found
         notes += [*choices, *changes]
         images += _locate(found, inner, tree, is_local, notes)
+    if not is_local:
+        notes.insert(0, f"Classes are from {', '.join(tables)}.")
     return table_listing(tree, rows, images, notes, tables, path.name if is_local else "")
 
 

@@ -21,7 +21,7 @@ _SPLIT_OF_PART = {"images_background": "train", "images_evaluation": "test", "":
 DRAWERS = 20
 FORM = TargetFormat(size=(28, 28), channels=1, invert=True)
 
-_FOLDERS = ("", "omniglot-py", "omniglot")  # torchvision and learn2learn create the second
+_FOLDERS = ("", "omniglot-py", "omniglot", "python")  # torchvision and learn2learn create the second
 _IMAGE = re.compile(r"(?:^|/)((?:(images_(?:background|evaluation))/)?([^/]+/character\d+)/\d+_(\d+)\.png)$")
 _LISTS = TypeAdapter(dict[str, dict[str, list[str]]])
 _EXPECTED = "Put images_background.zip and images_evaluation.zip, or the folders of the same names, in it."

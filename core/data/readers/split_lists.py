@@ -143,14 +143,17 @@ def apply_lists(listing: Listing, lists: SplitLists) -> Listing:
     )
 
 
-def lists_in_tree(tree: Tree, root: str, classes: set[str]) -> SplitLists | None:
-    """Return the lists ``train.json`` and so on that lie beside the images, if every class is in one of them."""
+def lists_in_tree(tree: Tree, root: str, classes: set[str]) -> tuple[SplitLists, list[str]]:
+    """Return the lists ``train.json`` and so on of these classes that lie beside the images, and unlisted classes."""
     lists, files, listed = {}, [], set()
     for name in tree.files:
         folder, _, file = name.rpartition("/")
-        if file.lower().endswith(".json") and root.startswith(folder) and (split := split_word(file[:-5])):
+        stem, _, ending = file.lower().rpartition(".")
+        if ending in ("json", "txt") and root.startswith(folder) and (split := split_word(stem)):
             try:
-                content = json.loads(tree.read(name))
+                raw = tree.read(name)
+                lines = [line.strip() for line in raw.decode().splitlines()] if ending == "txt" else []
+                content = [line for line in lines if line] if ending == "txt" else json.loads(raw)
                 names = set(listed_classes(content, name))
             except (UnreadableError, UserError, ValueError, RecursionError):
                 continue  # another kind of file
@@ -158,7 +161,7 @@ def lists_in_tree(tree: Tree, root: str, classes: set[str]) -> SplitLists | None
                 lists[split] = content
                 files.append(name)
                 listed |= names
-    return SplitLists(str(tree.path), lists, tuple(files)) if lists and classes <= listed else None
+    return SplitLists(str(tree.path), lists, tuple(files)), sorted(classes - listed)
 
 
 def listed_classes(content: Any, file: str) -> list[str]:
