@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections import defaultdict
 
@@ -11,6 +12,7 @@ from core.data.listing import SPLITS, Listing
 from core.runtime.progress import format_count, format_names
 
 _SHOWN_CLASSES = 5
+_COPY = re.compile(r"(?: - copy)?(?: \(\d+\))?$")
 _MISSING = {"nan", "none", "null", "n/a", "na", "-1", "?", "unknown", "unlabeled", "unlabelled"}
 
 
@@ -53,15 +55,15 @@ def _lookalike_text(names: list[str]) -> list[str]:
     """Return a sentence on classes whose names differ only by case, by Unicode form or by blanks."""
     groups: dict[str, list[str]] = defaultdict(list)
     for name in names:
-        plain = unicodedata.normalize("NFKC", name).casefold()
+        plain = _COPY.sub("", unicodedata.normalize("NFKC", name).casefold())
         groups["".join(character for character in plain if character.isalnum()) or plain].append(name)
     alike = [" and ".join(map(repr, group)) for group in groups.values() if len(group) > 1]
     if not alike:
         return []
     shown = "; ".join(alike[:3]) + (f"; and {len(alike) - 3:,} more" if len(alike) > 3 else "")
     return [
-        f"Classes whose names differ only by case, blanks, punctuation or Unicode form are separate classes: {shown}. "
-        "If they are one class, give them one name."
+        "Separate classes, though their names differ only by case, blanks, punctuation, Unicode form or the ending of "
+        f"a copy: {shown}. If they are one class, give them one name."
     ]
 
 

@@ -53,6 +53,9 @@ def splits(layout: Layout) -> dict[str, int]:
         (names(("test1", "test2")), ("test1", "test2"), {"": 6}),
         (names(("mask", "no_mask")), ("mask", "no_mask"), {"": 6}),
         (names("train", TWO), TWO, {"train": 6}),
+        (names("train", ("raw", "dog")) + names("test", "raw"), ("dog", "raw"), {"train": 6, "test": 3}),
+        (names(("mask", "no_mask", "other")), ("mask", "no_mask", "other"), {"": 9}),
+        (names(("1", "2")), ("1", "2"), {"": 6}),
     ],
 )
 def test_layouts_without_doubt(files: list[str], expected: tuple[str, ...], sizes: dict[str, int] | None) -> None:
@@ -78,6 +81,11 @@ def test_layouts_without_doubt(files: list[str], expected: tuple[str, ...], size
         (names("train", TWO, "images") + names("test/images"), "test/images/"),
         (names("train", TWO) + names("test/test"), "test/test/"),
         ([*names(TWO), "logo.png"], "logo"),
+        (names(TWO) + names(TWO, "masks"), "/masks/"),
+        (names(TWO) + names(TWO, "thumbs"), "/thumbs/"),
+        (names(TWO) + names("unsorted"), "unsorted/"),
+        (names("data", TWO) + [f"data/{name}/{n}mask.png" for name in TWO for n in THREE], "mask"),
+        (names(("train", "test"), TWO) + names("ground_truth", TWO, ending="png"), "ground_truth/"),
         ([*names("data", TWO), "logo.png"], "logo"),
     ],
 )
@@ -96,7 +104,8 @@ def test_masks_unlabelled_and_loose_images_are_left_out_by_name(files: list[str]
         (names(("photo", "sketch", "cartoon"), TWO), {1: 3, 2: 2, (1, 2): 6}),
         (names(("train", "val"), ("photo", "sketch"), ("a", "b", "c")), {1: 2, 2: 3, (1, 2): 6}),
         (names("cat") + names("dog", ("first", "second")), {1: 2}),
-        (names(("a", "b"), ("x", "y"), ("u", "v", "w")), {1: 2, 3: 3, (1, 2): 4, (1, 3): 12}),
+        (names(("a", "b"), ("x", "y"), ("u", "v", "w")), {1: 2, 2: 2, 3: 3, (1, 2): 4, (1, 3): 12}),
+        (names(("support", "query"), TWO), {1: 2, 2: 2, (1, 2): 4}),
     ],
 )
 def test_ambiguous_levels_are_refused_until_one_is_chosen(
@@ -124,6 +133,15 @@ def test_ambiguous_levels_are_refused_until_one_is_chosen(
         names("train", TWO) + names("more"),
         names(("images", "labels"), ("train", "val")),
         ["1.jpg", "2.jpg"],
+        names(("cars_train/cars_train", "cars_test/cars_test")),
+        names(("images_001/images", "images_002/images")),
+        names(("JPEGImages", "SegmentationClass", "SegmentationObject")),
+        names(("jpg", "segmim")),
+        names(("batch1", "batch2", "batch3")),
+        names("DCIM", ("100CANON", "101CANON")),
+        names(("input", "target")),
+        names(("trainA", "trainB", "testA", "testB")),
+        names("train", "x") + names("test", "y"),
     ],
 )
 def test_folders_that_name_no_classes_are_refused(files: list[str]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import zipfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import pytest
@@ -14,7 +14,7 @@ from torchvision.datasets import ImageFolder
 
 from core.data.decode import UnreadableError, decode
 from core.data.listing import Listing
-from core.data.readers import ReadOptions
+from core.data.readers import ReadOptions, read_listing
 from core.data.readers.folder import LAYOUT, read_folder
 from core.runtime.errors import UserError
 from tests.data.pictures import column, picture, write_files, write_zip
@@ -118,6 +118,36 @@ def test_links_hidden_files_and_formats_that_are_not_read_are_reported(tmp_path:
     for names in (["dogs/again.png"], ["cats/3.heic", "cats/4.svg"], ["kittens/"]):
         assert any(all(repr(name) in note for name in names) for note in listing.notes), names
     assert any("'.cache/', 'cats/@eaDir/', 'dogs/._1.png'" in note for note in listing.notes)
+
+
+@pytest.mark.parametrize("read_any", [read, read_listing])
+@pytest.mark.parametrize("pool", ["raw", "poolA", "all/of/them"])
+def test_a_folder_with_the_files_of_links_is_no_class(
+    pool: str, read_any: Callable[[Path], Listing], tmp_path: Path
+) -> None:
+    write_files(tmp_path / "mine" / pool, [f"{name}{n}.png" for name in ("cat", "dog") for n in range(3)])
+    for name in ("cat", "dog"):
+        (tmp_path / "mine" / name).mkdir()
+        for n in range(3):
+            (tmp_path / "mine" / name / f"{n}.png").symlink_to(tmp_path / "mine" / pool / f"{name}{n}.png")
+    listing = read_any(tmp_path / "mine")
+    assert column(listing, "id") == [f"{name}/{n}.png" for name in ("cat", "dog") for n in range(3)]
+    assert any(f"'{pool}/cat0.png'" in note for note in listing.notes)
+
+
+def test_a_folder_of_links_to_all_images_is_no_class(tmp_path: Path) -> None:
+    write_files(tmp_path / "mine", TWO)
+    (tmp_path / "mine/favourites").mkdir()
+    for number, name in enumerate(TWO):
+        (tmp_path / f"mine/favourites/{number}.png").symlink_to(tmp_path / "mine" / name)
+    assert column(read(tmp_path / "mine"), "id") == TWO
+
+
+def test_split_folders_without_images_are_reported(tmp_path: Path) -> None:
+    write_files(tmp_path / "mine", ["train/a/1.png", "train/b/1.png"])
+    (tmp_path / "mine/test/a").mkdir(parents=True)
+    (tmp_path / "mine/val").mkdir()
+    assert any("'test', 'val'" in note for note in read(tmp_path / "mine").notes)
 
 
 @pytest.mark.parametrize(

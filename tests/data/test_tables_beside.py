@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -238,6 +239,146 @@ def test_train_csv_of_another_data_set_is_not_mini_imagenet(tmp_path: Path) -> N
     assert set(column(read_listing(tmp_path), "class")) == {"a", "b"}
 
 
+@pytest.mark.parametrize(
+    "header_and_rows",
+    [
+        ("id,name,label", "1,images/3.jpg,a", "2,images/1.jpg,b", "3,images/2.jpg,a"),
+        ("id,photo,label", "3,1.jpg,b", "1,2.jpg,a", "2,3.jpg,a"),
+        ("index,image,label,id", "1,images/3.jpg,a,x1", "2,images/1.jpg,b,x2", "3,images/2.jpg,a,x3"),
+    ],
+)
+def test_row_numbers_are_not_names_of_images(header_and_rows: tuple[str, ...], tmp_path: Path) -> None:
+    images = [f"images/{n}.jpg" for n in (1, 2, 3)]
+    make_texts(tmp_path, images, {"labels.csv": "\n".join(header_and_rows) + "\n"})
+    for path in (tmp_path, tmp_path / "labels.csv"):
+        listing = read_listing(path)
+        assert {listing.read(n): name for n, name in enumerate(column(listing, "class"))} == {
+            picture(0): "b",
+            picture(1): "a",
+            picture(2): "a",
+        }
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("path,label\nimages/1.jpg,a;b\nimages/2.jpg,a\nimages/3.jpg,b\n", "line 2 has several labels"),
+        ("path;label\nimages/1.jpg;['a', 'b']\nimages/2.jpg;['a']\n", "line 2 has several labels"),
+        ("images/1.jpg,a\nimages/2.jpg,b\n", "no header"),
+        ("path,label\nimages/1.jpg,0.37\nimages/2.jpg,1.0\n", "line 2.*real number"),
+        (
+            "path,label\nimages/1.jpg,a\nimages/1.jpg,b\n",
+            r"line 3: the label of 'images/1\.jpg' is 'b'.*'a' in.*line 2",
+        ),
+        ("path,width\nimages/1.jpg,3\nimages/2.jpg,4\n", "'path', 'width'"),
+        ("filename,x,y\n1.jpg,3,4\n2.jpg,4,5\n", "'filename', 'x', 'y'"),
+        ("file_name,text\n1.jpg,A cat.\n2.jpg,A dog.\n", "'file_name', 'text'"),
+    ],
+)
+def test_columns_that_are_no_classes_are_refused_with_their_names(text: str, expected: str, tmp_path: Path) -> None:
+    make_texts(tmp_path, [f"images/{n}.jpg" for n in (1, 2, 3)], {"labels.csv": text})
+    for path in (tmp_path, tmp_path / "labels.csv"):
+        if "label of" not in expected or path == tmp_path:  # a table by itself says that the path occurs twice
+            with pytest.raises(UserError, match=expected):
+                read_listing(path)
+
+
+def test_one_column_per_class(tmp_path: Path) -> None:
+    """As Roboflow and ISIC export classes."""
+    rows = "1.jpg, 1.0, 0.0\n2.jpg, 0, 1\n3.jpg, 1, 0\n"
+    make_texts(tmp_path, [f"images/{n}.jpg" for n in (1, 2, 3)], {"labels.csv": f"filename, cat, dog\n{rows}"})
+    for path in (tmp_path, tmp_path / "labels.csv"):
+        assert column(read_listing(path), "class") == ["cat", "dog", "cat"]
+    (tmp_path / "labels.csv").write_text("filename,cat,dog\n1.jpg,1,1\n2.jpg,0,1\n")
+    with pytest.raises(UserError, match="'cat', 'dog'"):
+        read_listing(tmp_path)
+
+
+def test_the_label_says_which_of_several_files_of_one_name_is_meant(tmp_path: Path) -> None:
+    images = [f"{name}/{n}.jpg" for name in ("cat", "dog") for n in (0, 1)]
+    text = "filename,label,split\n0.jpg,cat,train\n0.jpg,dog,test\n1.jpg,cat,test\n1.jpg,dog,train\n"
+    assert placed(read_listing(make_texts(tmp_path, images, {"split.csv": text}))) == {
+        "cat/0.jpg": ("cat", "train"),
+        "cat/1.jpg": ("cat", "test"),
+        "dog/0.jpg": ("dog", "test"),
+        "dog/1.jpg": ("dog", "train"),
+    }
+
+
+def test_a_table_that_exchanges_the_classes_of_the_folders_is_refused(tmp_path: Path) -> None:
+    rows = "".join(f"{file},{'dog' if 'cat' in file else 'cat'}\n" for file in SORTED)
+    with pytest.raises(UserError, match="--table"):
+        read_listing(make_texts(tmp_path, SORTED, {"all.csv": f"path,label\n{rows}"}))
+
+
+def test_labels_of_other_images_in_other_words_are_not_used(tmp_path: Path) -> None:
+    images = [*SORTED, "test/t0.jpg", "test/t1.jpg"]
+    for labels in ("01", ("Cat", "Dog")):
+        text = f"filename,label\nt0.jpg,{labels[0]}\nt1.jpg,{labels[1]}\n"
+        listing = read_listing(make_texts(tmp_path, images, {"test_labels.csv": text}))
+        assert set(column(listing, "class")) == {"cat", "dog"}
+        assert any("test_labels.csv" in note and repr(labels[0]) in note for note in listing.notes)
+    make_texts(tmp_path, [], {"test_labels.csv": "filename,label\nt0.jpg,cat\nt1.jpg,dog\n"})
+    assert len(read_listing(tmp_path)) == len(images)
+
+
+def test_lists_that_contradict_each_other_are_refused(tmp_path: Path) -> None:
+    texts = {f"labels/{split}{n}.txt": f"cat/{n}.jpg\n" for split, n in (("train", 1), ("test", 2), ("train", 2))}
+    with pytest.raises(UserError, match=r"the split of 'images/cat/2\.jpg'"):
+        read_listing(make_texts(tmp_path, [f"images/{pet}/{n}.jpg" for pet in ("cat", "dog") for n in (1, 2)], texts))
+
+
+def test_a_split_of_a_table_that_differs_from_the_folders_is_reported(tmp_path: Path) -> None:
+    rows = "".join(f"{file},{'dog' if 'dog' in file else 'cat'},test\n" for file in SORTED)
+    listing = read_listing(make_texts(tmp_path, SORTED, {"all.csv": f"path,label,split\n{rows}"}))
+    assert set(column(listing, "split")) == {"train", "val"}
+    assert any("8 images" in note and "all.csv" in note for note in listing.notes)
+
+
+def test_several_tables_of_different_images_are_refused_until_one_is_chosen(tmp_path: Path) -> None:
+    texts = dict.fromkeys(("labels.csv", "labels (1).csv"), "path,label\nimages/1.jpg,x\nimages/2.jpg,y\n")
+    make_texts(tmp_path, [f"images/{n}.jpg" for n in (1, 2, 3)], texts)
+    assert len(read_listing(tmp_path)) == 2  # two equal tables
+    (tmp_path / "labels_all.csv").write_text("path,label\nimages/1.jpg,x\nimages/2.jpg,y\nimages/3.jpg,y\n")
+    with pytest.raises(UserError, match=r"labels_all\.csv to 3 images.*--table"):
+        read_listing(tmp_path)
+    assert len(read_listing(tmp_path, options=ReadOptions(table="labels_all.csv"))) == 3
+
+
+def test_tables_of_one_name_are_given_with_their_folders(tmp_path: Path) -> None:
+    texts = {f"{split}/labels.csv": "path,label\n1.jpg,x\n2.jpg,y\n" for split in ("train", "test")}
+    make_texts(tmp_path, [f"{split}/{n}.jpg" for split in ("train", "test") for n in (1, 2)], texts)
+    with pytest.raises(UserError, match=r"test/labels\.csv,train/labels\.csv"):
+        read_listing(tmp_path, options=ReadOptions(table="labels.csv"))
+    both = ReadOptions(table="train/labels.csv,test/labels.csv")
+    assert len(read_listing(tmp_path, options=both)) == 4
+    assert set(column(read_listing(tmp_path), "split")) == {"train", "test"}
+
+
+def test_an_encoding_without_text_is_refused(tmp_path: Path) -> None:
+    make_texts(tmp_path, ["images/1.jpg", "images/2.jpg"], {})
+    pd.DataFrame({"path": ["images/1.jpg", "images/2.jpg"], "label": ["a", "b"]}).to_parquet(tmp_path / "m.parquet")
+    for path in (tmp_path, tmp_path / "m.parquet"):
+        assert len(read_listing(path)) == 2
+        with pytest.raises(UserError, match="--encoding"):
+            read_listing(path, options=ReadOptions(encoding="cp1252"))
+
+
+def test_files_that_may_hold_labels_are_named_in_a_refusal(tmp_path: Path) -> None:
+    names = ["labels.xlsx", "annotations/instances.json", "list.txt"]
+    make_texts(tmp_path, FLAT, dict.fromkeys(names, "x"))
+    with pytest.raises(UserError) as error:
+        read_listing(tmp_path)
+    assert [name for name in names if name not in str(error.value)] == []
+
+
+def test_lists_that_miss_a_class_are_named_and_not_applied(tmp_path: Path) -> None:
+    listing = read_listing(make_texts(tmp_path, SORTED_CLASSES, {"train.txt": "cat\n", "test.txt": "dog\n"}))
+    assert set(column(listing, "class")) == {"cat", "dog", "cow"}
+    assert any("'train.txt'" in note and "'cow'" in note for note in listing.notes)
+
+
+SORTED_CLASSES = [f"{name}/{n}.jpg" for name in ("cat", "dog", "cow") for n in (1, 2)]
 texts = {**CUB_TEXTS, **TINY_TEXTS, "train.csv": "class_name,image_name\n001.Albatross,a_1.jpg\n", "val.txt": "a_1 3\n"}
 
 

@@ -130,7 +130,7 @@ def class_labels(values: Sequence[Any], columns: Columns, place: object) -> list
         if value is None or (type(value) is int and value == -1 and not is_class):
             labels.append(None)
         elif columns.names is None:
-            if not isinstance(value, str | int | float) or value == "":
+            if not isinstance(value, str | int) or value == "":
                 what = f"{place}, row {row}: {columns.label} is {str(value)[:80]!r}, which is not a class name."
                 raise UserError(what, "Correct it.")
             labels.append(str(value))

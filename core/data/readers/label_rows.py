@@ -63,7 +63,10 @@ def find_columns(table: Table, path: str = "") -> tuple[Columns, list[str]]:
         other = next(value for value in table.columns[usual_splits[0]] if value.strip() and not split_word(value))
         notes.append(f"{table.name}: the column {usual_splits[0]!r} is no split, because of its value {other[:40]!r}.")
     group, image_id = (next((one for one in table.find((name,)) if one not in (paths[0], label)), "") for name in _MORE)
-    return Columns(paths[0], label, split, group, image_id), notes
+    columns = Columns(paths[0], label, split, group, image_id)
+    if unused := [column for column in (*table.columns, *table.unread) if column not in columns]:
+        notes.append(f"{table.name}: columns that are not used: {format_names(unused, 5)}.")
+    return columns, notes
 
 
 _MORE = ("group", "id")

@@ -113,11 +113,10 @@ def plain_labels(labels: Sequence[str], places: Sequence[str]) -> tuple[list[str
         if label.startswith("[") or (len(parts) > 1 and parts <= known):
             raise UserError(f"{place} has several labels: {label[:80]!r}.", "Keep one label per image.")
     if all(_is_number(label) for label in known if label):
-        if real := next(
-            (at for at, label in enumerate(stripped) if "." in label and not _WHOLE.fullmatch(label)), None
-        ):
-            what = f"{places[real]}: the label {stripped[real]!r} is a real number, which is not a class."
-            raise UserError(what, "Name the column of classes label.")
+        for place, label in zip(places, stripped, strict=True):
+            if "." in label and not _WHOLE.fullmatch(label):
+                what = f"{place}: the label {label!r} is a real number, which is not a class."
+                raise UserError(what, "Name the column of classes label.")
         if fraction := next(filter(_WHOLE.fullmatch, stripped), ""):
             notes.append(f"Labels such as {fraction!r} are read as whole numbers.")
             stripped = [label.partition(".")[0] if _WHOLE.fullmatch(label) else label for label in stripped]
