@@ -139,9 +139,10 @@ def find_labels(tree: Tree, encoding: str | None) -> Labels:
         UserError: two tables give different labels to one image.
     """
     labels = Labels()
-    search = ImageSearch(tree.files)
+    search: ImageSearch | None = None
     row_of: dict[str, LabelRow] = {}
     for read, files in _candidates(tree, encoding, labels.notes):
+        search = search or ImageSearch(tree.files)
         try:
             rows, names, notes = _resolve(read(), search)
         except (UserError, UnreadableError) as error:

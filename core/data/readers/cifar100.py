@@ -6,7 +6,6 @@ Few-shot learning splits the classes anew: see :mod:`core.data.readers.cifar_spl
 from __future__ import annotations
 
 import gzip
-import re
 import tarfile
 import zipfile
 import zlib
@@ -141,7 +140,8 @@ def has_class_folders(names: list[str]) -> bool:
 
 def has_split_pickles(names: list[str], prefix: str) -> bool:
     """Return whether one of the files is for :func:`read_split_pickles`."""
-    return any(re.search(rf"(?:^|/){prefix}_(train|val|test)\.pickle$", name) for name in names)
+    files = {f"{prefix}_{split}.pickle" for split in SPLITS}
+    return any(name.endswith(".pickle") and name.rpartition("/")[2] in files for name in names)
 
 
 def read_split_pickles(path: Path, prefix: str, name: str) -> Listing | None:

@@ -68,9 +68,12 @@ def read_omniglot(path: Path, options: ReadOptions) -> Listing:
 def is_omniglot(names: list[str]) -> bool:
     """Return whether files with these names are for :func:`read_omniglot`."""
     archives = {f"{folder}/{part}.zip".lstrip("/") for folder in _FOLDERS for part in PARTS}
-    matches = [_IMAGE.search(name) for name in names if is_image(name)]
-    has_parts = any(match and match[2] for match in matches) or not archives.isdisjoint(names)
-    return has_parts or (bool(matches) and all(matches))
+    if not archives.isdisjoint(names):
+        return True
+    if any("images_" in name and (match := _IMAGE.search(name)) and match[2] for name in names):
+        return True
+    images = list(filter(is_image, names))
+    return bool(images) and all(map(_IMAGE.search, images))
 
 
 class _Image(NamedTuple):

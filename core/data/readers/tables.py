@@ -103,24 +103,32 @@ def plain_labels(labels: Sequence[str], places: Sequence[str]) -> tuple[list[str
     Raises:
         UserError: the labels are real numbers, or a row has several labels.
     """
-    stripped = [label.strip() for label in labels]
     notes = []
-    if changed := sum(old != new for old, new in zip(labels, stripped, strict=True)):
+    plain = {label: label.strip() for label in dict.fromkeys(labels)}
+    known = set(plain.values())
+    several = {label for label in known if label.startswith("[") or _is_several(label, known)}
+    are_numbers = all(_is_number(label) for label in known if label)
+    real = {label for label in known if are_numbers and "." in label and not _WHOLE.fullmatch(label)}
+    if several or real:
+        at = next(at for at, label in enumerate(labels) if plain[label] in several | real)
+        shown = plain[labels[at]][:80]
+        if several:
+            raise UserError(f"{places[at]} has several labels: {shown!r}.", "Keep one label per image.")
+        what = f"{places[at]}: the label {shown!r} is a real number, which is not a class."
+        raise UserError(what, "Name the column of classes label.")
+    if any(label != stripped for label, stripped in plain.items()):
+        changed = sum(label != plain[label] for label in labels)
         notes.append(f"Blanks around {format_count(changed, 'label')} are ignored.")
-    known = set(stripped)
-    for place, label in zip(places, stripped, strict=True):
-        parts = {part.strip() for part in _SEVERAL.split(label)}
-        if label.startswith("[") or (len(parts) > 1 and parts <= known):
-            raise UserError(f"{place} has several labels: {label[:80]!r}.", "Keep one label per image.")
-    if all(_is_number(label) for label in known if label):
-        for place, label in zip(places, stripped, strict=True):
-            if "." in label and not _WHOLE.fullmatch(label):
-                what = f"{place}: the label {label!r} is a real number, which is not a class."
-                raise UserError(what, "Name the column of classes label.")
-        if fraction := next(filter(_WHOLE.fullmatch, stripped), ""):
-            notes.append(f"Labels such as {fraction!r} are read as whole numbers.")
-            stripped = [label.partition(".")[0] if _WHOLE.fullmatch(label) else label for label in stripped]
-    return stripped, notes
+    if are_numbers and (fraction := next(filter(_WHOLE.fullmatch, sorted(known)), "")):
+        notes.append(f"Labels such as {fraction!r} are read as whole numbers.")
+        plain = {label: stripped.partition(".")[0] for label, stripped in plain.items()}
+    return [plain[label] for label in labels], notes
+
+
+def _is_several(label: str, known: set[str]) -> bool:
+    """Return whether a label consists of several others."""
+    parts = {part.strip() for part in _SEVERAL.split(label)}
+    return len(parts) > 1 and parts <= known
 
 
 def decode_text(content: bytes, name: str, encoding: str | None) -> str:
