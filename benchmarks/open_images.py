@@ -1,8 +1,8 @@
 """Measure how long reading many images takes, and how much memory opening them takes.
 
-``python -m benchmarks.open_images --count 100000`` writes that many random 84 x 84 JPEGs into class folders, reads them
-into an image set and opens it, each in a separate process, and compares with loading all of them into one array in
-memory.
+``python -m benchmarks.open_images --count 100000`` writes that many random 84 x 84 JPEGs into class folders, lists them,
+reads them into an image set and opens it, each in a separate process, and compares with torchvision's ``ImageFolder``
+and with loading all of them into one array in memory.
 """
 
 from __future__ import annotations
@@ -31,6 +31,30 @@ seconds = time.perf_counter() - start
 for seed in range(100):  # a hundred tasks of 100 images
     images.images[np.random.default_rng(seed).choice(len(images), 100, replace=False)]
 print(f"{seconds:.1f} {process.memory_info().rss / 1e9:.2f}")
+"""
+LIST = """
+import psutil, sys, time
+from pathlib import Path
+from core.data.readers import read_listing
+start = time.perf_counter()
+read_listing(Path(sys.argv[1]))
+print(f"{time.perf_counter() - start:.1f} {psutil.Process().memory_info().rss / 1e9:.2f}")
+"""
+INSPECT = """
+import psutil, sys, time
+from pathlib import Path
+from core.actions.image_settings import ImportOptions
+from core.actions.inspect import inspect_images
+start = time.perf_counter()
+inspect_images(Path(sys.argv[1]), ImportOptions())
+print(f"{time.perf_counter() - start:.1f} {psutil.Process().memory_info().rss / 1e9:.2f}")
+"""
+IMAGE_FOLDER = """
+import psutil, sys, time
+from torchvision.datasets import ImageFolder
+start = time.perf_counter()
+ImageFolder(sys.argv[1])
+print(f"{time.perf_counter() - start:.1f} {psutil.Process().memory_info().rss / 1e9:.2f}")
 """
 PLAIN = """
 import psutil, sys, time, numpy as np
@@ -74,8 +98,17 @@ def main() -> None:
         import_seconds = time.perf_counter() - start
         import_gb = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1e6
         opened, plain = run("-c", OPEN).split(), run("-c", PLAIN, str(pictures)).split()
+        files = sorted(file.relative_to(temporary) for file in pictures.rglob("*.jpg"))
+        table = Path(temporary) / "labels.csv"
+        table.write_text("path,label\n" + "".join(f"{file},{file.parent.name}\n" for file in files))
+        listed, by_table = (run("-c", LIST, str(place)).split() for place in (pictures, table))
+        folder, inspected = (run("-c", code, str(pictures)).split() for code in (IMAGE_FOLDER, INSPECT))
     print(f"{count:,} images of {SIDE} x {SIDE} x 3")
     print(f"{'':<44}{'seconds':>9}{'GB':>7}")
+    print(f"{'list class folders':<44}{listed[0]:>9}{listed[1]:>7}")
+    print(f"{'list a table of paths':<44}{by_table[0]:>9}{by_table[1]:>7}")
+    print(f"{'list class folders by torchvision':<44}{folder[0]:>9}{folder[1]:>7}")
+    print(f"{'inspect: look at the header of every image':<44}{inspected[0]:>9}{inspected[1]:>7}")
     print(f"{'import into an image set':<44}{import_seconds:>9.1f}{import_gb:>7.2f}")
     print(f"{'open the set and draw 100 tasks':<44}{opened[0]:>9}{opened[1]:>7}")
     print(f"{'decode all into one array, at every start':<44}{plain[0]:>9}{plain[1]:>7}")
