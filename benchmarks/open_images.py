@@ -1,8 +1,8 @@
 """Measure how long reading many images takes, and how much memory opening them takes.
 
-``python -m benchmarks.open_images --count 100000`` writes that many random 84 x 84 JPEGs into class folders, lists them,
-reads them into an image set and opens it, each in a separate process, and compares with torchvision's ``ImageFolder``
-and with loading all of them into one array in memory.
+``python -m benchmarks.open_images --count 100000`` writes that many random 84 x 84 JPEGs into class folders, lists
+them, reads them into an image set and opens it, each in a separate process, and compares with torchvision's
+``ImageFolder`` and with loading all of them into one array in memory.
 """
 
 from __future__ import annotations
