@@ -36,6 +36,7 @@ HALF_PRECISION = ("float16", "bfloat16")
 _SUPPORTED_DTYPES = ("float32", "float64", *HALF_PRECISION)
 _COMMON_SIDES = (28, 32, 84)
 _MAX_LEFT_OUT = 20  # tensors that a note names
+_USE_FACTORY = "name the function that builds the network: --backbone package.module:factory"
 
 
 @dataclass(frozen=True)
@@ -262,8 +263,7 @@ def _below(names: Mapping[str, str], prefix: str) -> dict[str, str]:
 def _unknown_network(file: TensorFile, backbone: str | None) -> UserError:
     """Return the error for a file without the first and the last weight of a known network, or of ``backbone``."""
     names = without_parts(file.tensors)
-    shown = f"{format_names(list(file.tensors))}"
-    use_factory = "Name the function that builds your network: --backbone package.module:factory."
+    shown = format_names(list(file.tensors))
     for name in (backbone,) if backbone else _WEIGHTS:
         first, _, head = _WEIGHTS[name]
         for prefix in prefixes(names, {first}):
@@ -272,8 +272,7 @@ def _unknown_network(file: TensorFile, backbone: str | None) -> UserError:
             return UserError(
                 f"{file.path} has {names[prefix + first]!r}, as {name}, but its last layer {prefix + head!r} is "
                 f"missing{instead}.",
-                "Save the whole network with this layer, or name the function that builds your network: --backbone "
-                "package.module:factory.",
+                f"Save the whole network with this layer, or {_USE_FACTORY}.",
             )
     if backbone:
         first, _, head = _WEIGHTS[backbone]
@@ -281,7 +280,9 @@ def _unknown_network(file: TensorFile, backbone: str | None) -> UserError:
             f"{file.path} is not a checkpoint of {backbone}, which has {first!r} and {head!r}; the file has {shown}.",
             "Name another backbone, or omit --backbone.",
         )
-    return UserError(f"{file.path} does not match a network that TaskLens knows: it has {shown}.", use_factory)
+    return UserError(
+        f"{file.path} does not match a network that TaskLens knows: it has {shown}.", f"{_USE_FACTORY.capitalize()}."
+    )
 
 
 def _match_backbone(mapping: _NameMapping, backbone: str, hints: CheckpointHints) -> MatchedCheckpoint:
@@ -500,12 +501,9 @@ def _names_error(
     if spec.backbone == "module":
         fix = "Correct the function that builds the network, or save the state dict of the network alone."
     elif missing:
-        fix = "If it is your own network, name the function that builds it: --backbone package.module:factory."
+        fix = f"If it is your own network, {_USE_FACTORY}."
     else:
-        fix = (
-            "Save the state dict of the network alone, or name the function that builds it: --backbone "
-            "package.module:factory."
-        )
+        fix = f"Save the state dict of the network alone, or {_USE_FACTORY}."
     return UserError(
         f"{mapping.file.path}: the tensor {unknown[0]!r} of shape {shape}{others} is not part of {network}{lacks}.", fix
     )

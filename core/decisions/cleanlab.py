@@ -242,10 +242,10 @@ class _Joiner:
                 f"{self.source} does not name its images.",
                 f"{fix} Or match its rows by position (--by-position) if these are the positions of {order}.",
             )
-        theirs = positions_in(self.images, whose)
-        listed = np.flatnonzero(theirs >= 0)
-        position_in_set = np.full(theirs.max() + 1, -1)
-        position_in_set[theirs[listed]] = listed
+        number_of_image = positions_in(self.images, whose)
+        listed = np.flatnonzero(number_of_image >= 0)
+        position_in_set = np.full(number_of_image.max() + 1, -1)
+        position_in_set[number_of_image[listed]] = listed
         numbers = self._row_numbers(len(position_in_set), order)
         positions = position_in_set[numbers]
         rows = np.flatnonzero(positions >= 0)
@@ -358,14 +358,10 @@ class _Joiner:
         is_ambiguous = (first >= 0) & (last >= 0) & (first != last)
         if (wrong := np.flatnonzero((predicted < 0) | is_ambiguous)).size:
             row = int(wrong[0])
-            of = self.images.name
-            problem = (
-                f"the name of one class of {of} and the number of another"
-                if is_ambiguous[row]
-                else (f"not a class of {of}")
-            )
+            is_a = "the name of one class and the number of another" if is_ambiguous[row] else "not a class"
             raise UserError(
-                f"{self.source}, row {rows[row] + 1}: predicted_label is {column.iloc[row]!r}, which is {problem}.",
+                f"{self.source}, row {rows[row] + 1}: predicted_label is {column.iloc[row]!r}, which is {is_a} "
+                f"of {self.images.name}.",
                 "Use the names of its classes, or their numbers from 0.",
             )
         return numbers, predicted

@@ -169,10 +169,10 @@ Task = Learn2LearnTask | TorchmetaTask | EasyfslTask
 FORMS: dict[str, type[Task]] = {"learn2learn": Learn2LearnTask, "torchmeta": TorchmetaTask, "easyfsl": EasyfslTask}
 LIBRARIES = tuple(FORMS)
 _FORMAT_OF = {library: f"tasklens/{library}-tasks/1" for library in LIBRARIES}
+_LIBRARY_OF = {value: library for library, value in _FORMAT_OF.items()}
 _UNLISTED_FIX = (
     "Convert such images to PNG and import the folder again, or export parquet, csv or json, which name images by id."
 )
-_LIBRARY_OF = {value: library for library, value in _FORMAT_OF.items()}
 
 
 def write_foreign(tasks: TaskList, images: ImageSet, library: str, path: Path) -> tuple[str, ...]:
@@ -241,8 +241,8 @@ def _listed(
     if not tasks_kept or len(lost):
         row = lost.iloc[0] if len(lost) else rows[~is_listed].iloc[0]
         raise UserError(
-            f"Task {row['task_id']!r} needs the image {row['image_id']!r}, which has no position in torchvision's "
-            f"ImageFolder, because that does not list it.",
+            f"Task {row['task_id']!r} needs the image {row['image_id']!r}, which torchvision's ImageFolder does not "
+            "list.",
             _UNLISTED_FIX,
         )
     dropped = len(set(rows["task_id"])) - len(tasks_kept)

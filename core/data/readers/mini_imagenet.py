@@ -24,7 +24,7 @@ FORM = TargetFormat(size=(84, 84), channels=3, fit=CROP)
 COLUMNS = ("filename", "label")
 
 _FIRST_LINES = re.compile(
-    rb"(?:\xef\xbb\xbf)?\s*filename\s*,\s*label\s*\r?\n[^,\n]*,\s*n\d+\s", re.IGNORECASE
+    rb"(?:\xef\xbb\xbf)?\s*filename\s*,\s*label\s*\r?\n[^,\n]*,[^\n]*\bn\d+\s", re.IGNORECASE
 )  # WordNet ids
 _CACHE_WORDS = {"train": ("train",), "val": ("val", "validation"), "test": ("test",)}  # the last one found counts
 _EXPECTED = (

@@ -37,6 +37,7 @@ LABEL_NAMES = (
 SPLIT_NAMES = ("split", "set", "subset", "partition", "data_set", "usage", "fold")
 _WHOLE = re.compile(r"-?\d+\.0*")
 _SEVERAL = re.compile(r"[;|,]")
+_LIST = re.compile(r"\[\s*(['\"].*['\"]\s*)?\]")
 
 
 @dataclass(frozen=True)
@@ -106,7 +107,7 @@ def plain_labels(labels: Sequence[str], places: Sequence[str]) -> tuple[list[str
     notes = []
     plain = {label: label.strip() for label in dict.fromkeys(labels)}
     known = set(plain.values())
-    several = {label for label in known if label.startswith("[") or _is_several(label, known)}
+    several = {label for label in known if _LIST.fullmatch(label) or _is_several(label, known)}
     are_numbers = all(_is_number(label) for label in known if label)
     real = {label for label in known if are_numbers and "." in label and not _WHOLE.fullmatch(label)}
     if several or real:
