@@ -13,6 +13,7 @@ While images are decoded, the same files are in ``.<stamp>/``, so an interrupted
 from __future__ import annotations
 
 import fcntl
+import json
 import math
 import re
 import shutil
@@ -47,6 +48,7 @@ from core.runtime.progress import Progress
 FORMAT = 1
 PIXELS, TABLE, DESCRIPTION = "pixels.npy", "images.parquet", "images.json"
 _PROGRESS, _SPEC, _UNREADABLE = "progress.json", "format.json", "unreadable.csv"
+_STAMPED = ("id", "class", "split", "group")
 _HEADER = 128  # bytes of a .npy header for four axes
 _BLOCK_IMAGES = 512  # images between two progress reports
 _SAMPLED = 64  # images by which the format is chosen first
@@ -171,7 +173,7 @@ def store_images(
     form, progress = form or TargetFormat(), progress or Progress()
     _delete_abandoned()
     request = [astuple(form), astuple(listing.form)]
-    stamp = content_hash(listing.stamp, request, listing.table["id"].tolist(), listing.table["class"].tolist())
+    stamp = content_hash(listing.stamp, request, *(listing.table[name].tolist() for name in _STAMPED))
     for stored in stored_image_sets():
         if stamp in stored.stamps and (
             not stored.unreadable or (skip_unreadable and not _is_readable_again(stored, listing))
@@ -201,18 +203,19 @@ def _decode_in_one_format(
     Most sets have images of one size and kind, so the format is chosen by a few and checked by each that is decoded.
     Only where one differs are all headers read before.
     """
-    file = partial / _SPEC
-    sample = survey_images(listing, count=_SAMPLED)
-    if not file.exists() and sample.common_header:
-        spec, notes = resolve_format(listing, form, sample)
+    if _has_new_readable_images(listing, partial):  # they may decide otherwise
+        (partial / _SPEC).unlink(missing_ok=True)
+    if not (partial / _SPEC).exists():
+        sample = survey_images(listing, count=_SAMPLED)
         try:
-            return (*_decode(listing, spec, partial, progress, sample.common_header), spec, notes)
-        except UnexpectedHeaderError:
+            if expected := sample.common_header:
+                spec, notes = resolve_format(listing, form, sample.for_all(len(listing)))
+                return (*_decode(listing, spec, partial, progress, expected), spec, notes)
+        except (UserError, UnexpectedHeaderError):  # all images decide, or are counted in the error
             (partial / _PROGRESS).unlink(missing_ok=True)
-    if not file.exists():
         spec, notes = resolve_format(listing, form, survey_images(listing, progress))
-        write_json(file, {"spec": spec._asdict(), "notes": notes})
-    stored = read_json(file)
+        write_json(partial / _SPEC, {"spec": spec._asdict(), "notes": notes})
+    stored = read_json(partial / _SPEC)
     spec = ImageSpec(**stored["spec"])
     return (*_decode(listing, spec, partial, progress), spec, stored["notes"])
 
@@ -255,7 +258,7 @@ def _decode(
                     stream.write(pixels.tobytes())
             if block.stop == n or time.monotonic() - saved_at >= _SAVE_SECONDS:
                 stream.flush()
-                write_json(partial / _PROGRESS, {"done": block.stop, "bad": bad})
+                write_json(partial / _PROGRESS, {"done": block.stop, "bad": bad, "spec": spec})
                 saved_at = time.monotonic()
             progress.advance(len(block), note=f"{len(bad)} unreadable" if bad else "")
         shape = (n - len(bad), *shape)
@@ -268,11 +271,21 @@ def _decode(
     return ArrayFile(path, _HEADER, np.dtype(np.uint8), shape), bad
 
 
+def _has_new_readable_images(listing: Listing, partial: Path) -> bool:
+    """Return whether an image that could not be read when the format was chosen by all images can be read now."""
+    if not (partial / _SPEC).exists() or not (partial / _PROGRESS).exists():
+        return False
+    bad = [int(position) for position in read_json(partial / _PROGRESS)["bad"]]
+    return _first_readable(listing, ImageSpec(**read_json(partial / _SPEC)["spec"]), sorted(bad)) is not None
+
+
 def _resume_state(listing: Listing, spec: ImageSpec, partial: Path) -> tuple[int, dict[int, str]]:
     """Return where to resume, at the latest at an image that has become readable, and the bad images before it."""
     if not (partial / _PROGRESS).exists():
         return 0, {}
     state = read_json(partial / _PROGRESS)
+    if state.get("spec") != json.loads(json.dumps(spec)):  # of an earlier version, or chosen by other images
+        return 0, {}
     bad = {int(position): reason for position, reason in state["bad"].items()}
     readable = _first_readable(listing, spec, sorted(bad))
     done = state["done"] if readable is None else readable

@@ -35,7 +35,7 @@ T = TypeVar("T")
 
 @dataclass
 class Group:
-    """Images that are alike: how many there are, and the id of the first."""
+    """A number of images of one kind, and the id of the first."""
 
     count: int = 0
     first: str = ""
@@ -48,7 +48,7 @@ class Group:
 
 @dataclass
 class Survey:
-    """What the headers of all images say.
+    """A summary of the headers of images.
 
     Attributes:
         sizes: By height and width, as the images are shown: with the orientation that a camera noted.
@@ -71,6 +71,14 @@ class Survey:
     transparent: Group = field(default_factory=Group)
     unreadable: dict[int, str] = field(default_factory=dict)
 
+    def for_all(self, count: int) -> Survey:
+        """Return the survey of ``count`` images that all have the common header of these."""
+        survey = Survey({size: Group(count, group.first) for size, group in self.sizes.items()})
+        for kind in ("grey", "colour", "deep_colour", "animated", "transparent"):
+            if (group := getattr(self, kind)).count:
+                setattr(survey, kind, Group(count, group.first))
+        return survey
+
     @property
     def common_header(self) -> ImageHeader | None:
         """Return the header of all images that can be read, or None if they differ or have more than 8 bits."""
@@ -88,10 +96,10 @@ class Survey:
 
 
 def survey_images(listing: Listing, progress: Progress | None = None, count: int | None = None) -> Survey:
-    """Read the header of every image, and the pixels of those of more than 8 bits.
+    """Read the header of every image, and the pixels of those of more than 8 bits; no image raises an error.
 
     Args:
-        count: Look only at so many images, spread over the listing.
+        count: Number of images to survey, spread evenly over the listing; None: all.
     """
     progress = progress or Progress()
     ids = listing.table["id"].tolist()
@@ -175,16 +183,16 @@ def resolve_format(listing: Listing, requested: TargetFormat, survey: Survey) ->
     if value_range:
         count, low, high = format_count(survey.deep.count, "image"), *value_range
         notes.append(
-            f"{count} of more than 8 bits per pixel, the first {survey.deep.first!r}: the range of all their values, "
-            f"{low:g} to {high:g}, becomes 0 to 255."
+            f"{count} in greyscale of more than 8 bits per pixel, the first {survey.deep.first!r}: their common range, "
+            f"{low:g} to {high:g}, is mapped to 0 to 255."
         )
         if survey.usual_highest - low < (high - low) / _DARK:
             notes.append(
-                f"Half of them have no value above {survey.usual_highest:g}, so they will look dark: a single bright "
-                "pixel elsewhere may set this range."
+                f"At least half of them stay below {survey.usual_highest:g} and will look dark; a single bright pixel "
+                "in another image may set the range."
             )
     if (listing.table["turn"] != 0).any() and size[0] != size[1]:
-        what = f"{listing.name}: rotated classes need images as high as wide, but these have {size[1]} x {size[0]}."
+        what = f"{listing.name}: rotated classes need square images, but these have {size[1]} x {size[0]}."
         raise UserError(what, "Choose a size such as --size 84, and --fit crop, pad or resize.")
     notes += _kind_notes(survey)
     return ImageSpec(*size, channels, requested.invert or default.invert, fit, value_range), notes
@@ -217,12 +225,13 @@ def _fit_notes(listing: Listing, survey: Survey, size: tuple[int, int], fit: str
         choices = ", ".join(f"--fit {name} ({words})" for name, words in FITS.items() if name != REFUSE)
         raise UserError(
             f"{listing.name}: {count} of {len(listing):,} have another shape than {shape}: {_sizes_text(cut)}.",
-            f"Say what happens to them: {choices}.",
+            f"Choose how to fit them: {choices}.",
         )
     return [*notes, f"{count} of another shape than {shape}: {FITS[fit]} (--fit {fit}); {_sizes_text(cut)}."]
 
 
 def _kind_notes(survey: Survey) -> list[str]:
+    """Return notes on images of which only a part is stored."""
     return [
         f"{format_count(group.count, 'image')} {what}, the first {group.first!r}: {effect}."
         for group, what, effect in (
@@ -235,6 +244,7 @@ def _kind_notes(survey: Survey) -> list[str]:
 
 
 def _colour_notes(survey: Survey, channels: int | None) -> list[str]:
+    """Return a note if images lose their colours, or only some of them have any."""
     if not survey.colour.count or (channels != 1 and not survey.grey.count):
         return []
     colour = f"{format_count(survey.colour.count, 'image')} in colour, the first {survey.colour.first!r}"

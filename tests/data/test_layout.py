@@ -149,6 +149,18 @@ def test_folders_that_name_no_classes_are_refused(files: list[str]) -> None:
         infer_layout(files, "here")
 
 
+def test_masks_of_masks_are_left_out_once() -> None:
+    layout = infer_layout(names(TWO) + names(TWO, "masks") + names(TWO, "masks", "thumbs"), "here")
+    left_out = [file for group in layout.left_out.values() for file in group]
+    assert len(left_out) == len(set(left_out)) == 12
+
+
+def test_levels_among_folders_called_like_splits_are_said() -> None:
+    layout = infer_layout(names(("train", "test", "more"), TWO), "here", (2, 2))
+    assert classes(layout) == list(TWO)
+    assert any("'test', 'train'" in note for note in layout.notes)
+
+
 def test_file_names_that_begin_with_classes_are_recognised() -> None:
     with pytest.raises(LayoutError, match=r"'cat', 'dog'"):
         infer_layout([f"train/{name}.{n}.jpg" for name in TWO for n in THREE], "here")

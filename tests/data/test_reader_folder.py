@@ -143,6 +143,11 @@ def test_a_folder_of_links_to_all_images_is_no_class(tmp_path: Path) -> None:
     assert column(read(tmp_path / "mine"), "id") == TWO
 
 
+def test_class_folders_with_nothing_but_a_hidden_file_are_reported(tmp_path: Path) -> None:
+    write_files(tmp_path / "mine", {**{name: picture() for name in TWO}, "elk/.gitkeep": b"", ".git/x.png": picture()})
+    assert any("'elk'" in note and "1 class folder" in note for note in read(tmp_path / "mine").notes)
+
+
 def test_split_folders_without_images_are_reported(tmp_path: Path) -> None:
     write_files(tmp_path / "mine", ["train/a/1.png", "train/b/1.png"])
     (tmp_path / "mine/test/a").mkdir(parents=True)

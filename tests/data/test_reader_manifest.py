@@ -194,6 +194,13 @@ def test_parquet_with_float_labels_and_a_column_that_is_not_read(tmp_path: Path)
     assert column(read(tmp_path / "mine.parquet"), "class") == ["1", "0", "1"]
 
 
+def test_line_breaks_inside_json_texts(tmp_path: Path) -> None:
+    write_files(tmp_path, PICTURES)
+    lines = [json.dumps({"path": file, "label": "a\u2028b\u0085c"}, ensure_ascii=False) for file in PICTURES]
+    (tmp_path / "m.jsonl").write_text("\r\n".join(lines), encoding="utf-8")
+    assert set(column(read(tmp_path / "m.jsonl"), "class")) == {"a\u2028b\u0085c"}
+
+
 def test_json_lines_and_tab_separated_values(tmp_path: Path) -> None:
     lines = [
         {"file_name": file, "label": label, "objects": {"bbox": []}}

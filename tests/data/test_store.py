@@ -263,6 +263,42 @@ def test_interrupted_import_resumes() -> None:
     assert [int(image[0, 0, 0]) for image in opened.images] == [0, *range(20, 100, 10)]
 
 
+@pytest.mark.parametrize("is_colour_first", [False, True])
+def test_an_image_that_becomes_readable_may_change_the_format_of_a_resumed_import(is_colour_first: bool) -> None:
+    class Stop(Progress):
+        def advance(self, units: int = 1, note: str = "") -> None:
+            super().advance(units, note)
+            if self.state().stage == "reading images" and self.state().done >= 6:
+                raise KeyboardInterrupt
+
+    images: list[bytes | None] = [picture(10 * n) for n in range(8)]
+    if is_colour_first:
+        images[0] = picture(5, mode="RGB")
+    hidden, images[3] = picture(90, mode="RGB"), None
+    with pytest.raises(KeyboardInterrupt):
+        store_images(a_listing(images), skip_unreadable=True, progress=Stop())
+    images[3] = hidden
+    opened = open_stored(store_images(a_listing(images), skip_unreadable=True))
+    whole = open_stored(store_images(a_listing(images, stamp="v2")))
+    assert opened.shape == (5, 6, 3)
+    assert np.array_equal(opened.images, whole.images)
+
+
+def test_another_split_or_group_of_the_same_images_is_another_set() -> None:
+    listing = a_listing(ten())
+    for name, values in (("split", ["train", "test"] * 5), ("split", ["test", "train"] * 5), ("group", list("ab") * 5)):
+        opened = open_stored(store_images(replace(listing, table=listing.table.assign(**{name: values}))))
+        assert getattr(opened, f"{name}s").tolist() == values
+    assert len(stored_image_sets()) == 3
+
+
+def test_notes_count_all_images_of_a_uniform_set() -> None:
+    stored = store_images(a_listing([picture(1, (6, 6))] * 300), form=TargetFormat((4, 4)))
+    assert any("300 images scaled" in note for note in stored.story["notes"])
+    with pytest.raises(UserError, match="300 images of 300"):
+        store_images(a_listing([picture(1)] * 300, stamp="v2"), form=TargetFormat((4, 4)))
+
+
 def test_full_disk_is_reported_and_nothing_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
     before = store_images(a_listing(ten()))
     real = store.write_json

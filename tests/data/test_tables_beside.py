@@ -378,6 +378,117 @@ def test_lists_that_miss_a_class_are_named_and_not_applied(tmp_path: Path) -> No
     assert any("'train.txt'" in note and "'cow'" in note for note in listing.notes)
 
 
+def test_a_missing_file_does_not_take_another_of_its_name(tmp_path: Path) -> None:
+    text = "path,label\na/1.png,cat\na/2.png,dog\na/3.png,cat\n"
+    make_texts(tmp_path, ["a/2.png", "a/3.png", "b/1.png"], {"labels.csv": text})
+    for path, options in ((tmp_path, ReadOptions(table="labels.csv")), (tmp_path / "labels.csv", ReadOptions())):
+        listing = read_listing(path, options=options)
+        assert column(listing, "id") == ["a/1.png", "a/2.png", "a/3.png"]
+        assert any("'a/1.png'" in note and "missing" in note for note in listing.notes)
+    other = make_texts(
+        tmp_path / "other", ["cat/2.png", "dog/1.png"], {"labels.csv": "path,label\ncat/1.png,dog\ncat/2.png,cat\n"}
+    )
+    assert placed(read_listing(other)) == {"cat/2.png": ("cat", ""), "dog/1.png": ("dog", "")}
+
+
+def test_groups_and_splits_of_another_table_are_used(tmp_path: Path) -> None:
+    texts = {
+        "labels.csv": "path,label\nimages/1.jpg,x\nimages/2.jpg,y\n",
+        "meta.csv": "path,Split,group\nimages/1.jpg,train,w1\nimages/2.jpg,test,w2\n",
+    }
+    listing = read_listing(make_texts(tmp_path, ["images/1.jpg", "images/2.jpg"], texts))
+    assert column(listing, "group") == ["w1", "w2"]
+    assert column(listing, "split") == ["train", "test"]
+    (tmp_path / "meta.csv").write_text("path,group\nimages/1.jpg,w1\nimages/2.jpg,w2\n")
+    assert column(read_listing(tmp_path), "group") == ["w1", "w2"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "path,label,set\nimages/1.jpg,x,\nimages/2.jpg,y,\n",
+        "path,label,fold\nimages/1.jpg,x,1\nimages/2.jpg,y,2\n",
+        ",path,label\n0,images/1.jpg,x\n1,images/2.jpg,y\n",
+    ],
+)
+def test_columns_of_other_meaning_do_not_disturb(text: str, tmp_path: Path) -> None:
+    make_texts(tmp_path, ["images/1.jpg", "images/2.jpg"], {"labels.csv": text})
+    for path in (tmp_path, tmp_path / "labels.csv"):
+        assert column(read_listing(path), "class") == ["x", "y"]
+
+
+def test_a_table_without_rows_is_refused(tmp_path: Path) -> None:
+    make_texts(tmp_path, ["images/1.jpg"], {"labels.csv": "path,label,set\n"})
+    pd.DataFrame({"path": [], "label": [], "set": []}).to_parquet(tmp_path / "labels.parquet")
+    for name in ("labels.csv", "labels.parquet"):
+        with pytest.raises(UserError, match="rows"):
+            read_listing(tmp_path / name)
+
+
+def test_rows_of_missing_files_before_the_others_do_not_hide_them(tmp_path: Path) -> None:
+    rows = [f"images/x{n}.jpg,x\n" for n in range(900)] + ["images/1.jpg,x\n", "images/2.jpg,y\n"] * 1
+    images = [f"images/{n}.jpg" for n in (1, 2)] + [f"images/x{n}.jpg" for n in range(700, 900)]
+    for lines in (rows, rows[::-1]):
+        make_texts(tmp_path, images, {"labels.csv": "path,label\n" + "".join(lines)})
+        assert len(read_listing(tmp_path)) == len(images)
+
+
+def test_a_column_id_beside_class_folders_is_named(tmp_path: Path) -> None:
+    rows = "".join(f"{file},{'dog' if 'dog' in file else 'cat'},{n}\n" for n, file in enumerate(SORTED))
+    listing = read_listing(make_texts(tmp_path, SORTED, {"all.csv": f"path,label,id\n{rows}"}))
+    assert any("id" in note and "all.csv" in note and "not used" in note for note in listing.notes)
+
+
+def test_many_lists_are_not_looked_at(tmp_path: Path) -> None:
+    listing = read_listing(make_texts(tmp_path, SORTED, {f"train/cat/train_{n}.txt": "0 0.5 0.5\n" for n in range(30)}))
+    assert any("30 lists" in note for note in listing.notes)
+
+
+def test_class_lists_are_not_reported_as_unused(tmp_path: Path) -> None:
+    texts = {"train.txt": "\ufeffcat\ncow\n", "test.txt": "dog\n"}
+    listing = read_listing(make_texts(tmp_path, SORTED_CLASSES, texts))
+    assert dict(placed(listing).values()) == {"cat": "train", "cow": "train", "dog": "test"}
+    assert not any("Not used" in note for note in listing.notes)
+
+
+@pytest.mark.parametrize(
+    "texts",
+    [
+        {"train.txt": "cat\ncow\n", "test.txt": "dog\ncow\n"},
+        {"train.txt": "cat\n", "base.txt": "cow\n", "test.txt": "dog\n"},
+    ],
+)
+def test_class_lists_with_contradictions_are_named_and_not_applied(texts: dict[str, str], tmp_path: Path) -> None:
+    listing = read_listing(make_texts(tmp_path, SORTED_CLASSES, texts))
+    assert set(column(listing, "split")) == {""}
+    assert any("Not used" in note and "'train.txt'" in note for note in listing.notes)
+    with pytest.raises(UserError):
+        read_listing(tmp_path, options=ReadOptions(splits=tmp_path))
+
+
+def test_names_in_other_unicode_forms_and_cases(tmp_path: Path) -> None:
+    names = ["caf\u00e9.jpg", "a.jpg", "A.jpg"]
+    write_files(tmp_path / "images", {"cafe\u0301.jpg": picture(1), "a.jpg": picture(2), "A.jpg": picture(3)})
+    rows = "".join(f"{name},{label}\n" for name, label in zip(names, "xyz", strict=True))
+    (tmp_path / "labels.csv").write_text(f"filename,label\n{rows}", encoding="utf-8")
+    listing = read_listing(tmp_path)
+    assert {listing.read(n): name for n, name in enumerate(column(listing, "class"))} == {
+        picture(1): "x",
+        picture(2): "y",
+        picture(3): "z",
+    }
+
+
+def test_lists_of_paths_of_which_some_end_in_a_number(tmp_path: Path) -> None:
+    texts = {"train.txt": "cat/cat 0\ncat/dog\n", "test.txt": "dog/1\n"}
+    listing = read_listing(make_texts(tmp_path, ["cat/cat 0.jpg", "cat/dog.jpg", "dog/1.jpg"], texts))
+    assert {name: split for name, (_, split) in placed(listing).items()} == {
+        "cat/cat 0.jpg": "train",
+        "cat/dog.jpg": "train",
+        "dog/1.jpg": "test",
+    }
+
+
 SORTED_CLASSES = [f"{name}/{n}.jpg" for name in ("cat", "dog", "cow") for n in (1, 2)]
 texts = {**CUB_TEXTS, **TINY_TEXTS, "train.csv": "class_name,image_name\n001.Albatross,a_1.jpg\n", "val.txt": "a_1 3\n"}
 

@@ -81,8 +81,8 @@ def folder_listing(
         groups: The group of every row of the layout.
         read_files: Files other than images that were read.
     """
-    copies = {row.file for row in layout.rows} & tree.copies.keys()
-    copies = {file for file in copies if tree.copies[file] in {row.file for row in layout.rows}}
+    placed = {row.file for row in layout.rows}
+    copies = {file for file in placed & tree.copies.keys() if tree.copies[file] in placed}
     kept = [at for at, row in enumerate(layout.rows) if row.file not in copies]
     rows = [layout.rows[at] for at in kept]
     check_classes(rows, str(tree.path))
@@ -150,7 +150,8 @@ def _empty_class_folders(tree: Tree, layout: Layout, rows: list[Row]) -> list[st
         found = {name.partition("/")[0] for name in inside if "/" in name}
         if isinstance(tree, FolderTree):  # only folders on disk can be empty
             found |= {one.name for one in (tree.path / prefix).iterdir() if one.is_dir()}
-            found -= {name.removeprefix(prefix).partition("/")[0] for name in tree.hidden}
+            hidden = (name.removeprefix(prefix) for name in tree.hidden if name.endswith("/"))
+            found -= {name.rstrip("/") for name in hidden}
         filled = {file.removeprefix(prefix).partition("/")[0] for file in used if file.startswith(prefix)}
         filled |= {name.removeprefix(prefix).partition("/")[0] for name in tree.repeated_folders}
         empty |= {f"{folder}{name}" for name in found - filled}

@@ -156,7 +156,7 @@ def _check_splits(rows: Collection[Row], where: str) -> None:
     pairs = {(row.name, row.split) for row in rows}
     if len(pairs) == len({name for name, _ in pairs}) == len({split for _, split in pairs}):
         shown = ", ".join(f"{split} has only {name!r}" for name, split in sorted(pairs))
-        raise LayoutError(f"The folders of {where} give every split one class of its own: {shown}.", LAYOUT)
+        raise LayoutError(f"Every split of {where} contains a single class, each a different one: {shown}.", LAYOUT)
 
 
 def row_order(row: Row) -> tuple[int, str, str, str]:
@@ -205,12 +205,11 @@ class _LayoutReader:
         masks = {file for folder in folders for file in _mask_files(folder)}
         if masks:
             self.leave_out(MASK_FILES, sorted(masks))
-            rest = [_Folder(levels, [file for file in files if file not in masks]) for levels, files in folders]
+            rest = [_Folder(above, [file for file in files if file not in masks]) for above, files in folders]
             folders = [folder for folder in rest if folder.files]
-        of_masks = _mask_folders(folders)
-        if of_masks:
-            self.leave_out(MASK_FOLDERS, (file for folder in of_masks for file in folder.files))
-            folders = [folder for folder in folders if folder not in of_masks]
+        if levels := _mask_folders(folders):
+            self.leave_out(MASK_FOLDERS, _files(folder for folder in folders if folder.levels in levels))
+            folders = [folder for folder in folders if folder.levels not in levels]
         return folders
 
     def divide(self, folders: list[_Folder]) -> tuple[_BySplit, dict[str, list[str]]]:
@@ -231,6 +230,9 @@ class _LayoutReader:
         aside |= {top for top in others if _is_container(top) and not is_nested[top]}
         if rest := sorted(set(others) - aside):
             if self.class_levels:
+                self.notes.append(
+                    f"Folders called like splits are read like the others: {format_names(sorted(words))}."
+                )
                 return {"": folders}, {}
             raise LayoutError(
                 f"{self.where} has both the splits {format_names(sorted(words))} and the folders {format_names(rest)}.",
@@ -287,21 +289,21 @@ def _files(folders: Iterable[_Folder]) -> list[str]:
     return [file for folder in folders for file in folder.files]
 
 
-def _mask_folders(folders: list[_Folder]) -> list[_Folder]:
-    """Return the folders below names of masks whose images belong to those of the folders beside or above these."""
+def _mask_folders(folders: list[_Folder]) -> set[tuple[str, ...]]:
+    """Return the levels of the folders of masks, by their names and the images of the folders beside or above them."""
     children: dict[tuple[str, ...], dict[str, list[_Folder]]] = defaultdict(lambda: defaultdict(list))
     for folder in folders:
         for depth, name in enumerate(folder.levels):
             children[folder.levels[:depth]][name].append(folder)
     with_images = {folder.levels for folder in folders}
-    masks: list[_Folder] = []
+    masks: set[tuple[str, ...]] = set()
     for parent, members in children.items():
         names = {name for name in members if name.lower() in _MASKS}
         others = {name: beside for name, beside in members.items() if name not in names}
         for name in names:
             is_inside = bool(parent) and parent in with_images  # cat/1.png and cat/masks/1.png
             if is_inside or (others and _are_masks(members[name], others, len(parent))):
-                masks += members[name]
+                masks |= {folder.levels for folder in members[name]}
     return masks
 
 

@@ -13,25 +13,15 @@ from core.data.archive import FolderTree, Tree, file_stamp, open_tree
 from core.data.decode import Raw, UnreadableError
 from core.data.listing import Listing, make_table
 from core.data.readers.common import ReadOptions, format_names, is_image, left_out_note, source_name, split_word
-from core.data.readers.label_rows import (
-    ImageSearch,
-    LabelRow,
-    choose_path_column,
-    find_columns,
-    label_rows,
-    with_one_hot_labels,
-)
-from core.data.readers.tables import PATH_NAMES, SUFFIXES, Table, read_table
+from core.data.readers.image_search import WHOLE_PATH, ImageSearch, has_folder
+from core.data.readers.label_columns import choose_path_column, find_columns, with_one_hot_labels
+from core.data.readers.label_rows import LabelRow, label_rows
+from core.data.readers.tables import PATH_NAMES, Table, is_table, read_table
 from core.runtime.errors import UserError
 from core.runtime.progress import format_count
 
 _ABSOLUTE = re.compile(r"[/\\]|[A-Za-z]:[/\\]")  # includes Windows paths
 _PATH_FIX = "Put the table beside or above its images and use paths relative to its folder."
-
-
-def is_table(name: str) -> bool:
-    """Return whether a file is a table, by its name."""
-    return name.lower().endswith(SUFFIXES)
 
 
 def read_manifest(path: Path, options: ReadOptions) -> Listing:
@@ -62,8 +52,8 @@ def read_manifest(path: Path, options: ReadOptions) -> Listing:
     for inner in tables:
         table = read_table(tree, inner, options.encoding)
         path_column = _path_column(table, tree, is_local)
-        table = with_one_hot_labels(table, path_column)
-        columns, choices = find_columns(table, path_column)
+        table = with_one_hot_labels(table, path_column or "")
+        columns, choices = find_columns(table, path_column or "")
         split = split_word(Path(inner).stem) if len(tables) > 1 else ""
         found, changes = label_rows(table, columns, split)
         rows += found
@@ -142,22 +132,22 @@ def _named_tables(tree: Tree, path: Path, option: str | None) -> list[str]:
     )
 
 
-def _path_column(table: Table, tree: Tree, is_local: bool) -> str:
-    """Return the column whose values name images, or ``""`` if none does."""
+def _path_column(table: Table, tree: Tree, is_local: bool) -> str | None:
+    """Return the column whose values name images, or None if none does."""
     folder = table.name.rpartition("/")[0]
     if is_local:
         files = _Files(tree, table.name, is_local)
 
         def exists(path: str) -> int:
             try:
-                return 3 * (files.size_and_time(files.name(LabelRow("", path.strip(), "", "", "", ""))) is not None)
+                return WHOLE_PATH * (files.size_and_time(files.name(LabelRow("", path.strip()))) is not None)
             except UserError:  # a path outside the folder, which is reported with its row
                 return 0
 
         if column := choose_path_column(table, exists):
             return column
         if table.find(PATH_NAMES)[:1] == table.find(("path",)):
-            return ""  # named as documented: missing files are reported
+            return None  # named as documented: missing files are reported
     search = ImageSearch(tree.files)
     return choose_path_column(table, lambda path: search.quality(path, folder))
 
@@ -169,9 +159,10 @@ def _locate(rows: Sequence[LabelRow], table: str, tree: Tree, is_local: bool, no
     exists = [image.size_and_time is not None for image in images]
     if all(exists) or (is_local and any(exists)):  # the folder of a table may be a large one
         return images
-    search = ImageSearch(tree.files)
+    search, has_exact = ImageSearch(tree.files), any(exists)
+    # A path with folders whose file is missing must not take another file of this name.
     found = [
-        None if is_there else search.find(row.path, row.label, row.split)
+        None if is_there or (has_exact and has_folder(row.path)) else search.find(row.path, row.label, row.split)
         for row, is_there in zip(rows, exists, strict=True)
     ]
     if not any(found):

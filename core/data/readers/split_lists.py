@@ -144,24 +144,46 @@ def apply_lists(listing: Listing, lists: SplitLists) -> Listing:
 
 
 def lists_in_tree(tree: Tree, root: str, classes: set[str]) -> tuple[SplitLists, list[str]]:
-    """Return the lists ``train.json`` and so on of these classes that lie beside the images, and unlisted classes."""
-    lists, files, listed = {}, [], set()
+    """Return the lists of classes that lie beside the images, and a note if they are not used.
+
+    Lists are called ``train.json`` or ``base.txt`` and so on, and lie in the folder of the classes or above it. They
+    are used only if every class is in one list.
+    """
+    lists: dict[str, Any] = {}
+    files: list[str] = []
+    splits_of: dict[str, set[str]] = defaultdict(set)
     for name in tree.files:
         folder, _, file = name.rpartition("/")
         stem, _, ending = file.lower().rpartition(".")
-        if ending in ("json", "txt") and root.startswith(folder) and (split := split_word(stem)):
-            try:
-                raw = tree.read(name)
-                lines = [line.strip() for line in raw.decode().splitlines()] if ending == "txt" else []
-                content = [line for line in lines if line] if ending == "txt" else json.loads(raw)
-                names = set(listed_classes(content, name))
-            except (UnreadableError, UserError, ValueError, RecursionError):
-                continue  # another kind of file
-            if names & classes:
-                lists[split] = content
-                files.append(name)
-                listed |= names
-    return SplitLists(str(tree.path), lists, tuple(files)), sorted(classes - listed)
+        split = split_word(stem)
+        if ending not in ("json", "txt") or not split or not root.startswith(f"{folder}/" if folder else ""):
+            continue
+        try:
+            text = tree.read(name).decode("utf-8-sig")
+            content = json.loads(text) if ending == "json" else _lines(text)
+            names = set(listed_classes(content, name))
+        except (UnreadableError, UserError, ValueError, RecursionError):
+            continue  # another kind of file
+        if names & classes:
+            files.append(name)
+            lists[split] = content
+            for one in names:
+                splits_of[one].add(split)
+    problem = ""
+    if unlisted := sorted(classes - splits_of.keys()):
+        problem = f"in which the class {unlisted[0]!r} is not; --splits with their folder leaves such classes out"
+    elif shared := sorted(one for one, splits in splits_of.items() if len(splits) > 1):
+        problem = f"in which the class {shared[0]!r} has several splits"
+    elif len(files) > len(lists):
+        problem = "of which several are for one split"
+    if files and problem:
+        return SplitLists(str(tree.path), {}), [f"Not used: {format_names(files)}, {problem}."]
+    return SplitLists(str(tree.path), lists, tuple(files)), []
+
+
+def _lines(text: str) -> list[str]:
+    """Return the lines that are not empty, without blanks around them."""
+    return [line.strip() for line in text.splitlines() if line.strip()]
 
 
 def listed_classes(content: Any, file: str) -> list[str]:
@@ -189,21 +211,24 @@ def check_class_names(content: Any, file: str) -> list[str]:
 
 def _read(folder: Path) -> dict[str, Any]:
     lists: dict[str, Any] = {}
-    for split, word in ((split, word) for word, split in SPLIT_WORDS.items()):
-        if split in lists:
-            continue
+    files: dict[str, Path] = {}
+    for word, split in SPLIT_WORDS.items():
         json_file, text_file = folder / f"{word}.json", folder / f"{word}.txt"
         try:
-            is_json, is_text = json_file.is_file(), text_file.is_file()
+            file = next((one for one in (json_file, text_file) if one.is_file()), None)
         except OSError as error:
             raise UserError(f"{folder} cannot be read: {error.strerror}.", "Check its permissions.") from error
-        if is_json:
-            lists[split] = read_json(json_file)
-        elif is_text:
-            try:
-                lines = text_file.read_text(encoding="utf-8").splitlines()
-                lists[split] = [line.strip() for line in lines if line.strip()]
-            except (OSError, UnicodeDecodeError) as error:
-                what = f"{text_file} cannot be read: {error}."
-                raise UserError(what, "Save it as UTF-8, one class name per line.") from error
+        if file is None:
+            continue
+        if split in files:
+            what = f"{folder} has two lists of {split}: {files[split].name} and {file.name}."
+            raise UserError(what, "Keep one of them, or unite them.")
+        files[split] = file
+        if file == json_file:
+            lists[split] = read_json(file)
+            continue
+        try:
+            lists[split] = _lines(file.read_text(encoding="utf-8-sig"))
+        except (OSError, UnicodeDecodeError) as error:
+            raise UserError(f"{file} cannot be read: {error}.", "Save it as UTF-8, one class name per line.") from error
     return lists

@@ -74,6 +74,11 @@ def usual_columns(columns: Sequence[str], names: Sequence[str]) -> list[str]:
     return [column for name in names for column in plain.get(name, ())]
 
 
+def is_table(name: str) -> bool:
+    """Return whether a file is a table, by its name."""
+    return name.lower().endswith(SUFFIXES)
+
+
 def read_table(tree: Tree, name: str, encoding: str | None = None) -> Table:
     """Read the table called ``name``.
 
@@ -108,7 +113,7 @@ def plain_labels(labels: Sequence[str], places: Sequence[str]) -> tuple[list[str
     plain = {label: label.strip() for label in dict.fromkeys(labels)}
     known = set(plain.values())
     several = {label for label in known if _LIST.fullmatch(label) or _is_several(label, known)}
-    are_numbers = all(_is_number(label) for label in known if label)
+    are_numbers = all(is_number(label) for label in known if label)
     real = {label for label in known if are_numbers and "." in label and not _WHOLE.fullmatch(label)}
     if several or real:
         at = next(at for at, label in enumerate(labels) if plain[label] in several | real)
@@ -158,7 +163,8 @@ def _plain(column: str) -> str:
     return "_".join(words_of(column))
 
 
-def _is_number(text: str) -> bool:
+def is_number(text: str) -> bool:
+    """Return whether a text is a number, with blanks around it or not."""
     try:
         float(text)
     except ValueError:
@@ -183,7 +189,8 @@ def _read_csv(text: str, name: str) -> Table:
     rows: list[list[str]] = []
     places = []
     try:
-        header = [column.strip() for column in next(reader, [])]
+        names = [column.strip() for column in next(reader, [])]
+        header = [name or f"column {number}" for number, name in enumerate(names, 1)]  # pandas writes its index so
         if image := next(filter(is_image, header), ""):
             what = f"{name} has no header: its first line contains {image[:80]!r}."
             raise UserError(what, "Add a first line with the names of the columns: path, label.")
@@ -210,7 +217,7 @@ def _read_csv(text: str, name: str) -> Table:
 def _read_json_lines(text: str, name: str) -> Table:
     rows: list[dict[str, object]] = []
     places = []
-    for number, line in enumerate(text.splitlines(), 1):
+    for number, line in enumerate(text.split("\n"), 1):  # not splitlines, as a text may contain other line breaks
         if not line.strip():
             continue
         try:
