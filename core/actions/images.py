@@ -38,5 +38,7 @@ def add_images(
 def known_images() -> list[tuple[str, ...]]:
     """Return every image set as (name, images, classes, folder)."""
     stored = stored_image_sets()
-    rows = [(one.name, f"{one.count} images", f"{one.classes} classes", str(one.folder)) for one in stored]
+    rows = [
+        (", ".join(one.names[::-1]), f"{one.count} images", f"{one.classes} classes", str(one.folder)) for one in stored
+    ]
     return [*((name, "built in") for name in SOURCES), *rows]

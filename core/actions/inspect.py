@@ -145,6 +145,8 @@ def inspect_images(
     facts = [*describe_listing(listing), *listing.notes]
     sizes = dict(sorted(Counter(listing.table["class"].tolist()).items()))
     faults = []
+    if len(sizes) < 2:
+        faults.append("There is a single class, and tasks need at least two: check which folders or column name them.")
     if small := [name for name, count in sizes.items() if count < 2]:
         faults.append(
             f"{format_count(len(small), 'class has', 'classes have')} a single image: {format_names(small)}. A task "
@@ -162,6 +164,7 @@ def inspect_images(
     except UserError as error:
         return Inspection(tuple(facts), (*faults, str(error))), None
     facts += notes
+    facts.append("Looked at the headers of all images; the import also finds damaged pixels.")
     size = len(listing) * spec.height * spec.width * spec.channels
     facts.append(
         f"Stored as {spec.height} x {spec.width}, {'greyscale' if spec.channels == 1 else 'colour'}"

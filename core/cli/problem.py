@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,7 +15,7 @@ from core.cli.options import Fields, SelectedFields, WorkspaceOption, with_setti
 from core.maml.settings import Compute, ModelFields, TrainSettings
 from core.runtime.distributed import single_process
 from core.runtime.errors import UserError
-from core.runtime.progress import format_count
+from core.runtime.progress import format_count, format_names
 from core.runtime.settings import declared
 from core.tasks.settings import TaskSettings
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 FOUND, FAULTS, COSTS = "found:", "does not fit:", "cost on this machine, measured on a few tasks:"
 """Headings of a report."""
-_READING = ("format", "splits", "class_level", "table", "size", "fit", "channels", "invert", "rotations", "encoding")
+_READING = tuple(field.name for field in fields(ImportOptions) if field.name != "skip_unreadable")
 _HINTS = ("backbone", "algorithm", "shape", "ways", "steps", "rate")
 _FURTHER = ("pooling", "activation", "proximity", "delta")
 
@@ -48,7 +48,7 @@ def data(
     """
     from core.actions.images import add_images, known_images
     from core.data.download import download as download_data
-    from core.data.store import damaged_image_sets
+    from core.data.store import damaged_image_sets, stored_image_sets
 
     if list_:
         for row in known_images():
@@ -62,8 +62,13 @@ def data(
     if download:
         download_data(options.format, path, progress)
     stored = add_images(path, options, name=name, command=this_command(), progress=progress)
-    for sentence in (*stored.story.get("description", ()), *stored.story["notes"]):
+    for sentence in (*stored.story.get("description", ()), *stored.notes):
         message(sentence)
+    if len(stored.names) > 1:
+        message(f"These images are stored already, also as {format_names(stored.names[:-1])}.")
+    if others := [one for one in stored_image_sets() if stored.name in one.names and one.folder != stored.folder]:
+        counts = ", ".join(f"{one.count:,} images" for one in others)
+        message(f"There are other image sets called {stored.name!r} ({counts}); the name means this one from now on.")
     height, width, channels = stored.shape
     unreadable = f"; {stored.unreadable:,} unreadable left out" if stored.unreadable else ""
     message(

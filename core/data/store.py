@@ -43,7 +43,7 @@ from core.runtime.files import (
     replacing,
     write_json,
 )
-from core.runtime.progress import Progress
+from core.runtime.progress import Progress, format_count, format_names
 
 FORMAT = 1
 PIXELS, TABLE, DESCRIPTION = "pixels.npy", "images.parquet", "images.json"
@@ -67,7 +67,7 @@ class StoredImages:
         shape: Height, width, channels.
         hash: Value of :attr:`core.data.images.ImageSet.hash`.
         unreadable: Number of images that were skipped.
-        story: Metadata: format, path, notes, command.
+        story: Metadata: path, command, description, notes on the files and on the pixel format.
     """
 
     folder: Path
@@ -85,6 +85,11 @@ class StoredImages:
     def name(self) -> str:
         """Return the newest name."""
         return self.names[-1]
+
+    @property
+    def notes(self) -> list[str]:
+        """Return sentences on how the files were read, and on the pixel format."""
+        return [*self.story.get("notes", ()), *self.story.get("format_notes", ())]
 
 
 def images_home() -> Path:
@@ -179,7 +184,7 @@ def store_images(
             not stored.unreadable or (skip_unreadable and not _is_readable_again(stored, listing))
         ):
             _update_positions(stored.folder, listing)
-            return _add_name(stored, name, stamp)
+            return _add_name(stored, name, stamp, {**(story or {}), "notes": [*listing.notes]})
     partial = images_home() / f".{stamp[:16]}"
     with disk_errors(partial):
         partial.mkdir(parents=True, exist_ok=True)
@@ -191,7 +196,10 @@ def store_images(
             pixels, bad, spec, notes = _decode_in_one_format(listing, form, partial, progress)
             if bad and not skip_unreadable:
                 raise _unreadable_error(listing, bad, partial / _UNREADABLE)
-            story = {**(story or {}), "notes": [*listing.notes, *notes], "form": spec._asdict()}
+            if bad:
+                ids = listing.table["id"].iloc[sorted(bad)].tolist()
+                notes = [*notes, f"Left out: {format_count(len(bad), 'image')}, unreadable: {format_names(ids)}."]
+            story = {**(story or {}), "notes": [*listing.notes], "format_notes": notes, "form": spec._asdict()}
             return _finish(listing, pixels, bad, partial, name, stamp, story)
 
 
@@ -347,7 +355,7 @@ def _finish(
     if any(stored.folder == folder for stored in stored_image_sets()):
         shutil.rmtree(partial)
         _update_positions(folder, listing)
-        return _add_name(_read_stored(folder), name, stamp)
+        return _add_name(_read_stored(folder), name, stamp, story)
     shutil.rmtree(folder, ignore_errors=True)  # left from a damaged description
     with replacing(partial / TABLE) as temporary:
         table.to_parquet(temporary, index=False)
@@ -393,11 +401,12 @@ def _update_positions(folder: Path, listing: Listing) -> None:
             table.assign(position=positions).to_parquet(temporary, index=False)
 
 
-def _add_name(stored: StoredImages, name: str, stamp: str) -> StoredImages:
-    """Add a name and a stamp to the image set, and make it the newest of that name."""
+def _add_name(stored: StoredImages, name: str, stamp: str, story: dict[str, Any]) -> StoredImages:
+    """Add a name and a stamp to the image set, make it the newest of that name, and say how it was read this time."""
     description = read_json(stored.folder / DESCRIPTION)
     description["names"] = [*(existing for existing in description["names"] if existing != name), name]
     description["stamps"] = sorted({*description["stamps"], stamp})
+    description["story"] |= story
     description["added"] = pd.Timestamp.now("UTC").isoformat()
     write_json(stored.folder / DESCRIPTION, description)
     return _read_stored(stored.folder)

@@ -71,7 +71,9 @@ def generate(settings: TaskSettings, images: ImageSet | None = None) -> TaskFold
     """
     images = load_images(settings.data) if images is None else images
     if settings.split == "auto":
-        settings = replace(settings, split="images" if images.splits is None else "official")
+        parts = set() if images.splits is None else set(images.splits)
+        is_official = {"train", settings.heldout_split} <= parts
+        settings = replace(settings, split="official" if is_official else "images")
     if settings.split != "official":
         split = split_images if settings.split == "images" else split_classes
         return draw_tasks(images, settings, *split(images, settings.heldout_share, _streams(settings)[0]))

@@ -60,7 +60,10 @@ def split_official(images: ImageSet, heldout: str) -> tuple[np.ndarray, np.ndarr
     for part in ("train", heldout):
         if part == "" or not (images.splits == part).any():
             existing = ", ".join(sorted({str(name) for name in images.splits} - {""}))
-            raise UserError(f"The image set {images.name!r} has no part {part!r}.", f"Its parts: {existing}.")
+            raise UserError(
+                f"The image set {images.name!r} has no part {part!r}; its parts: {existing}.",
+                "Use --heldout-split with one of them, or --split images or --split classes.",
+            )
     if heldout == "train":
         raise UserError("Held-out tasks cannot be drawn from the part train.", "Use val or test.")
     return np.flatnonzero(images.splits == "train"), np.flatnonzero(images.splits == heldout)
@@ -171,9 +174,10 @@ def sample_tasks(
     for c, members in pool.items():
         if len(members) < shots + queries:
             raise UserError(
-                f"Class {images.class_names[c]!r} has {len(members)} images to draw from, "
+                f"Class {images.class_names[c]!r} has {len(members)} images to draw from after the split, "
                 f"but {shots} shots and {queries} queries need {shots + queries}.",
-                "Reduce the shots or queries, change the split, or skip such classes with --skip-small-classes.",
+                "Reduce the shots or queries, hold out whole classes with --split classes, or skip such classes with "
+                "--skip-small-classes.",
             )
     chosen = class_sets(sorted(pool), ways, count, rng)
     width, total = len(str(len(chosen) - 1)), len(chosen)

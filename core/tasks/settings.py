@@ -29,7 +29,7 @@ class TaskSettings:
     Attributes:
         count: Number of training tasks; None means every combination of classes once.
         split: ``official`` uses the data set's own split, ``images`` holds out images of every class, ``classes`` holds
-            out whole classes; ``auto`` means official if there is one, else images.
+            out whole classes; ``auto`` means official if it has both parts, else images.
         validation: Number of validation tasks; None means as many as held-out tasks, but at most 50, or none where
             the images are too few.
         validation_share: Of the part of the images or classes that training tasks would be drawn from; not used where
@@ -57,7 +57,7 @@ class TaskSettings:
         str,
         Setting(
             "What to hold out. official: the split that the images come with; images: images of every class; classes: "
-            "whole classes; auto: official if there is one, otherwise images.",
+            "whole classes; auto: official if it has both parts, otherwise images.",
             label="Hold out",
             choices=SPLITS,
         ),

@@ -34,6 +34,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 
 _LOCK, _PROGRESS, _STDOUT, _STDERR = "lock", "progress.json", "stdout", "stderr"
 _CANCELLED_CODES = (128 + signal.SIGINT, 128 + signal.SIGTERM)
+_REFUSED_CODE = 2  # of an error in the user's input or settings
 _KILLED_CODE = 128 + signal.SIGKILL
 _PROGRESS_LINE = re.compile(r".*: \d+/\d+(, about .+ left)?(  .*)?")
 _TAIL_BYTES = 16_384
@@ -71,6 +72,10 @@ class Job:
     def results(self) -> list[str]:
         """Return the lines of its standard output: the paths it wrote."""
         return [line for line in os.fsdecode(self._read(_STDOUT)).split("\n") if line]
+
+    def is_refused(self) -> bool:
+        """Return whether it failed because of its input or settings, as it would again."""
+        return self._exit_code() == _REFUSED_CODE
 
     def error(self) -> str:
         """Return why it failed or was lost, worded for the user; empty for any other status."""

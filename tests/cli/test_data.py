@@ -14,6 +14,7 @@ from core.tasks.changes import cleaned
 from core.tasks.generate import read_folder
 from core.workspace.workspace import Workspace
 from tests.cli.shell import SOLVE, Shell
+from tests.data.pictures import write_files
 from tests.lookalikes import make_all
 
 SHAPE = ["--ways", "2", "--shots", "1", "--queries", "1", "--count", "4", "--heldout", "2"]
@@ -131,3 +132,28 @@ def test_tasks_whose_images_are_missing_name_them(shell: Shell) -> None:
 )
 def test_invalid_input_names_the_value(shell: Shell, args: list[str], value: str) -> None:
     assert value in shell.refused(*args)
+
+
+def test_names_that_are_taken_are_said(shell: Shell) -> None:
+    shell.done("data", "--path", "data/mine", "--name", "first")
+    assert "'first'" in shell.done("data", "--path", "data/mine", "--name", "second").err
+    assert any("second, first" in line for line in shell.done("data", "--list").out)
+    assert "other image sets called 'second'" in shell.done("data", "--path", "data/split", "--name", "second").err
+
+
+def test_a_split_without_a_part_for_held_out_tasks_is_not_the_default(shell: Shell) -> None:
+    """A table train.csv alone lists all labels that people have."""
+    rows = "".join(f"{n}.jpg,{'ab'[n % 2]}\n" for n in range(24))
+    write_files(shell.folder / "data/kaggle", {"train.csv": f"image_id,label\n{rows}".encode()})
+    write_files(shell.folder / "data/kaggle/images", [f"{n}.jpg" for n in range(24)])
+    shell.done("data", "--path", "data/kaggle", "--name", "kaggle")
+    drawn = shell.done("tasks", "--data", "kaggle", *SHAPE, "--validation", "0", "--out", "drawn").path
+    assert read_folder(drawn).train.ways == 2
+    refused = shell("tasks", "--data", "kaggle", *SHAPE, "--split", "official", "--out", "refused")
+    assert refused.code == 2
+    assert "--split images" in refused.err
+
+
+def test_a_single_class_does_not_fit(shell: Shell) -> None:
+    (shell.folder / "data/table/one.csv").write_text("path,label\nimages/1.jpg,cat\nimages/2.jpg,cat\n")
+    assert shell("inspect", "--path", "data/table/one.csv").code == 2

@@ -177,6 +177,13 @@ def test_alphabets_without_the_two_parts(below: str, tmp_path: Path) -> None:
     assert set(column(read(data, with_lists(tmp_path / "lists", **LISTS)), "split")) == {"train", "val", "test"}
 
 
+def test_other_images_and_copies_beside_the_parts_are_named(tmp_path: Path) -> None:
+    listing = read(write_files(tmp_path, [*GREEK, "mine/cats/1.png", f"again/{GREEK[0]}"]))
+    assert len(listing) == len(GREEK)
+    for name in ("mine/cats/1.png", GREEK[0]):
+        assert any(name in note for note in listing.notes)
+
+
 def test_other_images_beside_alphabets_are_no_omniglot(tmp_path: Path) -> None:
     names = [name.partition("/")[2] for name in GREEK]
     assert detect(write_files(tmp_path, [*names, "Greek/other/1.png"])) != "omniglot"

@@ -13,9 +13,11 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from core.actions.images import ImportOptions, add_images
+from core.actions.image_settings import FIT_NAMES, FORMATS, ImportOptions
+from core.actions.images import add_images
+from core.data.decode import FITS
 from core.data.download import download
-from core.data.readers import IMAGES, READERS, ReadOptions, detect, read_listing
+from core.data.readers import AUTO, IMAGES, READERS, ReadOptions, detect, read_listing
 from core.data.store import images_home, open_stored, store_images
 from core.runtime.errors import UserError
 from core.runtime.files import HOME_VARIABLE
@@ -232,6 +234,32 @@ def test_class_lists_are_applied_to_every_format_without_lists_of_its_own(format
     expected = {**dict.fromkeys(names[:-1], "train"), names[-1]: "test"}
     assert dict(zip(column(listing, "class"), column(listing, "split"), strict=True)) == expected
     assert any("'absent'" in note for note in listing.notes)
+
+
+@pytest.mark.parametrize(
+    "form", [list, lambda names: {"class_names": names}, lambda names: [["any", n] for n in names]]
+)
+@pytest.mark.parametrize("format", ["folder", "cifar-fs", "fc100"])
+def test_lists_of_every_form_are_read_by_every_format(
+    form: Callable[[list[str]], object], format: str, tmp_path: Path
+) -> None:
+    make_all(tmp_path)
+    path = tmp_path / "data" / LOOKALIKES[format]
+    names = ["cat", "dog"] if format == "folder" else ["apple", "bottle"]
+    files = {
+        f"{split}.json": json.dumps(form([name])).encode() for split, name in zip(("train", "test"), names, strict=True)
+    }
+    listing = read_listing(path, format, ReadOptions(splits=write_files(tmp_path / "lists", files)))
+    assert dict(zip(column(listing, "class"), column(listing, "split"), strict=True)) == dict(
+        zip(names, ("train", "test"), strict=True)
+    )
+    with pytest.raises(UserError, match=f"--splits {tmp_path / 'lists'}"):
+        read_listing(path, format, ReadOptions(splits=tmp_path / "lists/train.json"))
+
+
+def test_names_of_options_are_those_of_the_readers() -> None:
+    assert (AUTO, *READERS) == FORMATS
+    assert tuple(FITS) == FIT_NAMES
 
 
 def test_classes_in_no_list_are_left_out_and_lists_of_other_classes_refused(tmp_path: Path) -> None:

@@ -294,9 +294,23 @@ def test_another_split_or_group_of_the_same_images_is_another_set() -> None:
 
 def test_notes_count_all_images_of_a_uniform_set() -> None:
     stored = store_images(a_listing([picture(1, (6, 6))] * 300), form=TargetFormat((4, 4)))
-    assert any("300 images scaled" in note for note in stored.story["notes"])
+    assert any("300 images scaled" in note for note in stored.notes)
     with pytest.raises(UserError, match="300 images of 300"):
         store_images(a_listing([picture(1)] * 300, stamp="v2"), form=TargetFormat((4, 4)))
+
+
+def test_a_set_that_is_stored_already_says_how_it_was_read_this_time() -> None:
+    first = store_images(replace(a_listing(ten()), notes=("From one.",)), name="first", form=TargetFormat((5, 6)))
+    again = store_images(replace(a_listing(ten()), notes=("From two.",)), name="second", form=TargetFormat((5, 6)))
+    other = store_images(replace(a_listing(ten(), stamp="v2"), notes=("From three.",)), name="third")
+    assert again.folder == first.folder == other.folder
+    assert (again.notes, other.notes, other.names) == (["From two."], ["From three."], ("first", "second", "third"))
+
+
+def test_images_that_were_left_out_are_named_in_the_notes() -> None:
+    images = ten()
+    images[4] = None
+    assert "004.png" in store_images(a_listing(images), skip_unreadable=True).notes[-1]
 
 
 def test_full_disk_is_reported_and_nothing_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -439,6 +439,19 @@ def test_a_column_id_beside_class_folders_is_named(tmp_path: Path) -> None:
     assert any("id" in note and "all.csv" in note and "not used" in note for note in listing.notes)
 
 
+def test_class_lists_are_named_with_their_option_where_classes_are_not_clear(tmp_path: Path) -> None:
+    images = [f"{animal}/{name}/1.jpg" for animal, names in (("pet", "ab"), ("wild", "cd")) for name in names]
+    lists = {
+        f"lists/{split}.json": json.dumps({"class_names": list(names)})
+        for split, names in (("train", "ab"), ("val", "cd"))
+    }
+    make_texts(tmp_path, images, lists)
+    with pytest.raises(UserError, match=f"--splits {tmp_path / 'lists'}"):
+        read_listing(tmp_path)
+    listing = read_listing(tmp_path, options=ReadOptions(class_levels=(2, 2), splits=tmp_path / "lists"))
+    assert dict(placed(listing).values()) == {"a": "train", "b": "train", "c": "val", "d": "val"}
+
+
 def test_many_lists_are_not_looked_at(tmp_path: Path) -> None:
     listing = read_listing(make_texts(tmp_path, SORTED, {f"train/cat/train_{n}.txt": "0 0.5 0.5\n" for n in range(30)}))
     assert any("30 lists" in note for note in listing.notes)

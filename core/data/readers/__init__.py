@@ -12,7 +12,7 @@ from core.data.listing import Listing
 from core.data.readers import cifar100
 from core.data.readers.beside import read_images_and_tables
 from core.data.readers.cifar_splits import is_cifar_fs, read_cifar_fs, read_fc100
-from core.data.readers.common import UNREAD_IMAGES, ReadOptions, format_names, is_image
+from core.data.readers.common import UNREAD_IMAGES, ReadOptions, is_image
 from core.data.readers.folder import read_folder
 from core.data.readers.huggingface import is_huggingface, read_huggingface
 from core.data.readers.manifest import is_table, read_manifest
@@ -21,6 +21,7 @@ from core.data.readers.mnist import is_mnist, read_mnist
 from core.data.readers.omniglot import is_omniglot, read_omniglot
 from core.data.readers.split_lists import apply_lists, find_split_lists
 from core.runtime.errors import UserError
+from core.runtime.progress import format_names
 
 __all__ = ["AUTO", "READERS", "ReadOptions", "detect", "read_listing"]
 

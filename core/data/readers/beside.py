@@ -11,9 +11,9 @@ from core.data.listing import Listing
 from core.data.readers.common import NO_TABLE, ReadOptions, split_word
 from core.data.readers.folder import folder_listing, images_in, layout_of
 from core.data.readers.found_labels import MAX_DEPTH, FoundLabels, find_labels
-from core.data.readers.layout import Layout, LayoutError, Row, row_order
+from core.data.readers.layout import Layout, LayoutError, PlacedImage, row_order
 from core.data.readers.manifest import Located, read_manifest, table_listing
-from core.data.readers.split_lists import apply_lists, lists_in_tree
+from core.data.readers.split_lists import apply_lists, is_class_list, lists_in_tree
 from core.data.readers.tables import is_table
 from core.runtime.errors import UserError
 from core.runtime.progress import format_count, format_names
@@ -84,6 +84,10 @@ def _names_split(table: str) -> bool:
 def _unread_labels(tree: Tree, found: FoundLabels) -> list[str]:
     """Return a sentence on files of other kinds that may hold labels."""
     shallow = [name for name in tree.files if name.count("/") < MAX_DEPTH and name.lower().endswith(_LABEL_FILES)]
+    lists = [name for name in shallow if is_class_list(tree, name)]
+    if lists:
+        folder = (tree.path / lists[0]).parent
+        return [f"{format_names(lists)} list classes: --splits {folder} uses them, once the classes are clear."]
     unread = [name for name in shallow if name not in found.files and not name.lower().endswith("readme.txt")]
     advice = "save their labels as csv with the columns path and label"
     return [f"Not read: {format_names(unread)}; {advice}."] if unread else []
@@ -113,7 +117,7 @@ def _combine(layout: Layout, found: FoundLabels, tree: Tree) -> tuple[Layout, li
         count = format_count(len(additional), "image")
         notes.append(f"{count} outside class folders: their classes are from {tables}.")
         rows += [
-            Row(file, name_of.get(row.label, row.label), row.split or _split_of_folder(file, layout))
+            PlacedImage(file, name_of.get(row.label, row.label), row.split or _split_of_folder(file, layout))
             for file, row in additional.items()
         ]
     if any(row.id for row in found.rows.values()):
@@ -125,7 +129,7 @@ def _combine(layout: Layout, found: FoundLabels, tree: Tree) -> tuple[Layout, li
     return replace(layout, rows=rows, left_out=left_out), groups, [f"Also read: {tables}.", *notes]
 
 
-def _with_splits(rows: Iterable[Row], found: FoundLabels, tables: str) -> tuple[list[Row], list[str]]:
+def _with_splits(rows: Iterable[PlacedImage], found: FoundLabels, tables: str) -> tuple[list[PlacedImage], list[str]]:
     """Return the rows with the splits of tables, unless folders give them, and a note on a difference."""
     rows = list(rows)
     split_of = {file: row.split for file, row in found.rows.items() if row.split}

@@ -18,7 +18,7 @@ from core.data.readers.cifar100 import (
     read_split_pickles,
 )
 from core.data.readers.common import ReadOptions
-from core.data.readers.split_lists import SplitLists, check_class_names, find_split_lists, lists_in_archive
+from core.data.readers.split_lists import SplitLists, find_split_lists, listed_classes, lists_in_archive
 from core.runtime.errors import UserError
 
 SUPERCLASS_NUMBERS = {
@@ -98,10 +98,8 @@ def _split_by(lists: SplitLists, class_names: Callable[[Any, str], list[str]], n
 
 
 def _cifar_fs_classes(content: Any, file: str) -> list[str]:
-    """Return the class names in a list; torchmeta's lists contain pairs of superclass and class."""
-    if isinstance(content, list):
-        content = [item[1] if isinstance(item, list) and len(item) == 2 else item for item in content]
-    names = check_class_names(content, file)
+    """Return the class names in a list of any known form."""
+    names = listed_classes(content, file)
     if unknown := sorted(set(names) - set(CLASSES)):
         raise UserError(
             f"{file} contains {json.dumps(unknown[0])}, which is not a class of CIFAR-100.", "Use the CIFAR-FS lists."
@@ -111,7 +109,7 @@ def _cifar_fs_classes(content: Any, file: str) -> list[str]:
 
 def _fc100_classes(content: Any, file: str) -> list[str]:
     names: list[str] = []
-    for name in check_class_names(content, file):
+    for name in listed_classes(content, file):
         if name not in SUPERCLASSES and name not in CLASSES:
             raise UserError(f"{file} contains {name!r}, which is not a class of CIFAR-100.", "Use the FC100 lists.")
         names += SUPERCLASSES.get(name, (name,))

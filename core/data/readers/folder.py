@@ -12,16 +12,15 @@ from core.data.listing import SPLITS, Listing, make_table
 from core.data.readers.common import (
     UNREAD_IMAGES,
     ReadOptions,
-    format_names,
     is_image,
     left_out_note,
     source_name,
     split_word,
 )
 from core.data.readers.imagefolder import imagefolder_positions
-from core.data.readers.layout import LAYOUT, Layout, LayoutError, Row, check_classes, infer_layout
+from core.data.readers.layout import LAYOUT, Layout, LayoutError, PlacedImage, check_classes, infer_layout
 from core.runtime.errors import UserError
-from core.runtime.progress import format_count
+from core.runtime.progress import format_count, format_names
 
 _SHOWN_KINDS = 5
 
@@ -104,7 +103,9 @@ def folder_listing(
     )
 
 
-def _left_out_notes(tree: Tree, layout: Layout, rows: list[Row], copies: set[str], read_files: set[str]) -> list[str]:
+def _left_out_notes(
+    tree: Tree, layout: Layout, rows: list[PlacedImage], copies: set[str], read_files: set[str]
+) -> list[str]:
     """Return a sentence on every kind of file that is not used."""
     notes = [left_out_note(files, "image", reason) for reason, files in layout.left_out.items()]
     if copies:
@@ -140,7 +141,7 @@ def _empty_splits(tree: Tree, layout: Layout) -> list[str]:
     return sorted(name for name in beside if split_word(name) and f"{name}/" not in known)
 
 
-def _empty_class_folders(tree: Tree, layout: Layout, rows: list[Row]) -> list[str]:
+def _empty_class_folders(tree: Tree, layout: Layout, rows: list[PlacedImage]) -> list[str]:
     """Return the folders at the depth of the class folders below which no image is used."""
     used = {row.file for row in rows} | {file for files in layout.left_out.values() for file in files}
     empty = set()

@@ -13,11 +13,12 @@ import pyarrow as pa
 from core.data.decode import MAX_BYTES, UnreadableError
 from core.data.listing import make_table
 from core.data.readers.common import is_text, split_word, value_type
-from core.data.readers.tables import LABEL_NAMES, PATH_NAMES
+from core.data.readers.tables import LABEL_NAMES, PATH_NAMES, usual_columns
 from core.runtime.errors import UserError
 from core.runtime.progress import format_count, format_names
 
 IMAGE_NAMES = ("image", "img")
+_DEFINITE_PATHS = tuple(name for name in PATH_NAMES if "path" in name or "file" in name)
 _SAVE_AGAIN = "Save the data set again."
 _NO_IMAGES = ("Audio", "Video", "Pdf")
 """Types of ``datasets`` that are stored like images, as a struct of bytes and a path."""
@@ -34,8 +35,8 @@ class Columns(NamedTuple):
 def columns_of_features(features: dict[str, Any], place: object, source: object) -> Columns:
     """Choose the columns by their types in ``datasets``.
 
-    If there are several candidates, columns called ``image`` or ``img``, and ``label``, ``labels``, ``fine_label``,
-    ``class`` or ``target`` are used.
+    If there are several candidates, columns called ``image`` or ``img`` are used, and the first of
+    :data:`core.data.readers.tables.LABEL_NAMES`.
 
     Args:
         features: Description of every column by its name, as in ``dataset_info.json``.
@@ -46,7 +47,7 @@ def columns_of_features(features: dict[str, Any], place: object, source: object)
         UserError: there is no candidate, or several without such a name, or the class names are missing.
     """
     kinds = _feature_types(features)
-    plain = [name for name, kind in kinds.items() if kind == "Value" and name.lower() in LABEL_NAMES]
+    plain = usual_columns([name for name, kind in kinds.items() if kind == "Value"], LABEL_NAMES)
     return _choose_columns(kinds, _of_type(kinds, "Image"), plain, features, place, source)
 
 
@@ -54,10 +55,10 @@ def columns_of_schema(schema: pa.Schema, features: dict[str, Any], place: object
     """Choose the columns by :func:`columns_of_features`, and by the types in the file where ``features`` has none.
 
     Without features, a column of images contains bytes or a struct of bytes and paths, and a column of labels contains
-    whole numbers or text and is called ``label``, ``labels``, ``fine_label``, ``class`` or ``target``.
+    numbers or text and has one of :data:`core.data.readers.tables.LABEL_NAMES`.
     """
     kinds = {field.name: str(field.type)[:80] for field in schema}
-    plain = [field.name for field in schema if field.name.lower() in LABEL_NAMES and holds_labels(field.type)]
+    plain = usual_columns([field.name for field in schema if holds_labels(field.type)], LABEL_NAMES)
     return _choose_columns(kinds, image_columns(schema, features), plain, features, place, place)
 
 
@@ -71,13 +72,12 @@ def image_columns(schema: pa.Schema, features: dict[str, Any]) -> list[str]:
     found = [name for name in structs if holds_images(schema.field(name).type)]
     found += [field.name for field in others if _is_bytes(value_type(field.type))]
     is_certain = bool(structs) or any(name in IMAGE_NAMES for name in found)
-    definite = {"path", "filename", "file_name", "file_path", "filepath", "image_path"}
-    return found if is_certain or not has_paths(schema, definite) else []
+    return found if is_certain or not has_paths(schema, _DEFINITE_PATHS) else []
 
 
 def has_paths(schema: pa.Schema, names: Collection[str] = PATH_NAMES) -> bool:
     """Return whether a column of text has one of the usual ``names`` of a column of image files."""
-    return any(field.name.strip().lower() in names and _is_text(value_type(field.type)) for field in schema)
+    return bool(usual_columns([field.name for field in schema if _is_text(value_type(field.type))], [*names]))
 
 
 def check_types(schema: pa.Schema, columns: Columns, file: Path, source: str) -> None:

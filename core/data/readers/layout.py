@@ -13,9 +13,9 @@ from itertools import chain
 from typing import NamedTuple
 
 from core.data.listing import SPLITS
-from core.data.readers.common import format_names, split_word, words_of
+from core.data.readers.common import split_word, words_of
 from core.runtime.errors import UserError
-from core.runtime.progress import format_count
+from core.runtime.progress import format_count, format_names
 
 LAYOUT = "Make one folder per class and put its images in it: cats/1.png, dogs/1.png; or train/cats/1.png, and so on."
 NO_CLASS_FOLDER = "not in a class folder"
@@ -55,7 +55,7 @@ def _is_container(name: str) -> bool:
     return name.lower() in _CONTAINERS or (bool(words) and all(word in _PART_WORDS for word in words))
 
 
-class Row(NamedTuple):
+class PlacedImage(NamedTuple):
     """An image file with its class, and its split or ``""``."""
 
     file: str
@@ -76,7 +76,7 @@ class Layout:
         notes: Sentences on how the folders were read and what else they could mean.
     """
 
-    rows: list[Row]
+    rows: list[PlacedImage]
     root: str
     split_folders: Mapping[str, list[str]]
     left_out: Mapping[str, list[str]]
@@ -134,7 +134,7 @@ def infer_layout(files: Iterable[str], where: str, class_levels: tuple[int, int]
         for folder in members:
             if len(folder.levels) >= last:
                 name = "/".join(folder.levels[first - 1 : last])
-                rows += [Row(file, name, split) for file in folder.files]
+                rows += [PlacedImage(file, name, split) for file in folder.files]
             else:
                 reader.leave_out(NO_CLASS_FOLDER, folder.files)
     check_classes(rows, where)
@@ -143,7 +143,7 @@ def infer_layout(files: Iterable[str], where: str, class_levels: tuple[int, int]
     return Layout(rows, root + deeper, split_folders, reader.left_out, tuple(reader.notes))
 
 
-def check_classes(rows: Collection[Row], where: str) -> None:
+def check_classes(rows: Collection[PlacedImage], where: str) -> None:
     """Raise LayoutError unless there are at least two classes."""
     names = {row.name for row in rows}
     if len(names) < 2:
@@ -151,7 +151,7 @@ def check_classes(rows: Collection[Row], where: str) -> None:
         raise LayoutError(f"The images of {where} are all {found}; at least two classes are required.", LAYOUT)
 
 
-def _check_splits(rows: Collection[Row], where: str) -> None:
+def _check_splits(rows: Collection[PlacedImage], where: str) -> None:
     """Raise LayoutError if every split folder contains one folder, and each another one."""
     pairs = {(row.name, row.split) for row in rows}
     if len(pairs) == len({name for name, _ in pairs}) == len({split for _, split in pairs}):
@@ -159,7 +159,7 @@ def _check_splits(rows: Collection[Row], where: str) -> None:
         raise LayoutError(f"Every split of {where} contains a single class, each a different one: {shown}.", LAYOUT)
 
 
-def row_order(row: Row) -> tuple[int, str, str, str]:
+def row_order(row: PlacedImage) -> tuple[int, str, str, str]:
     """Return ImageFolder's sort key: the folders of a class are sorted as whole paths, then the files in each."""
     folder, _, file = row.file.rpartition("/")
     return SPLITS.index(row.split) if row.split else 0, row.name, folder, file

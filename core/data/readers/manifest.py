@@ -12,13 +12,13 @@ from typing import NamedTuple
 from core.data.archive import FolderTree, Tree, file_stamp, open_tree
 from core.data.decode import Raw, UnreadableError
 from core.data.listing import Listing, make_table
-from core.data.readers.common import ReadOptions, format_names, is_image, left_out_note, source_name, split_word
+from core.data.readers.common import ReadOptions, is_image, left_out_note, source_name, split_word
 from core.data.readers.image_search import WHOLE_PATH, ImageSearch, has_folder
 from core.data.readers.label_columns import choose_path_column, find_columns, with_one_hot_labels
 from core.data.readers.label_rows import LabelRow, label_rows
 from core.data.readers.tables import PATH_NAMES, Table, is_table, read_table
 from core.runtime.errors import UserError
-from core.runtime.progress import format_count
+from core.runtime.progress import format_count, format_names
 
 _ABSOLUTE = re.compile(r"[/\\]|[A-Za-z]:[/\\]")  # includes Windows paths
 _PATH_FIX = "Put the table beside or above its images and use paths relative to its folder."

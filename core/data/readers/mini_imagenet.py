@@ -13,12 +13,12 @@ import pandas as pd
 from core.data.archive import FolderTree, Tree, file_stamp, open_tree
 from core.data.decode import CROP, Raw, UnreadableError
 from core.data.listing import SPLITS, Listing, TargetFormat, make_table
-from core.data.readers.common import DOWNLOAD_AGAIN, ReadOptions, format_names, is_image
+from core.data.readers.common import DOWNLOAD_AGAIN, ReadOptions, is_image
 from core.data.readers.split_lists import list_folders
 from core.data.readers.tables import Table, read_table
 from core.data.safe_pickle import read_plain
 from core.runtime.errors import UserError
-from core.runtime.progress import format_count
+from core.runtime.progress import format_count, format_names
 
 FORM = TargetFormat(size=(84, 84), channels=3, fit=CROP)
 COLUMNS = ("filename", "label")

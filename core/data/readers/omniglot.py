@@ -10,7 +10,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from core.data.archive import Tree, open_tree
 from core.data.listing import Listing, TargetFormat, make_table
-from core.data.readers.common import ReadOptions, is_image
+from core.data.readers.common import ReadOptions, is_image, left_out_note
 from core.data.readers.split_lists import find_split_lists
 from core.runtime.errors import UserError
 from core.runtime.progress import format_count
@@ -38,12 +38,13 @@ def read_omniglot(path: Path, options: ReadOptions) -> Listing:
     Raises:
         UserError: neither part is found, or a list has another format.
     """
-    trees = [open_tree(source) for source in _sources(path)]
-    images = _images(trees)
+    sources = _sources(path)
+    trees = [open_tree(source) for source in sources]
+    images, others = _images(trees, _images_beside(path, sources))
     if not images:
         raise UserError(f"There is no Omniglot in {path}.", _EXPECTED)
-    notes = _completeness_notes(images)
     lists = find_split_lists(path, options.splits, "omniglot_vinyals")
+    notes = [*_completeness_notes(images, lists is not None), *others]
     if lists is None:
         splits = {image.name: _SPLIT_OF_PART[image.part] for image in images}
         if any(splits.values()):
@@ -99,24 +100,40 @@ def _sources(path: Path) -> list[Path]:
     return found or [path]
 
 
-def _images(trees: list[Tree]) -> list[_Image]:
+def _images_beside(path: Path, sources: list[Path]) -> list[str]:
+    """Return the names of the images in the folder that are in none of the sources."""
+    if not path.is_dir() or path in sources:
+        return []
+    folders = tuple(f"{source.relative_to(path).as_posix()}/" for source in sources)
+    return [name for name in open_tree(path).files if is_image(name) and not name.startswith(folders)]
+
+
+def _images(trees: list[Tree], beside: list[str]) -> tuple[list[_Image], list[str]]:
+    """Return the images of characters, and notes on other images, those ``beside`` the parts too, and on copies."""
     found: dict[str, _Image] = {}
+    others, copies = list(beside), []
     for tree in trees:
         # A part that is opened as a folder lacks its own name in the paths.
         prefix = f"{tree.path.name}/" if tree.path.name in PARTS else ""
         for file in tree.files:
             if match := _IMAGE.search(prefix + file):
                 image = _Image(tree, file, match[1], match[2] or "", match[3], match[4])
-                found.setdefault(image.id, image)
-    return [found[name] for name in sorted(found, key=lambda name: name.split("/"))]
+                if found.setdefault(image.id, image) is not image:
+                    copies.append(file)
+            elif is_image(file):
+                others.append(file)
+    notes = [left_out_note(others, "image", "not of Omniglot")] if others else []
+    notes += [left_out_note(copies, "image", "of a character that is there already")] if copies else []
+    return [found[name] for name in sorted(found, key=lambda name: name.split("/"))], notes
 
 
-def _completeness_notes(images: list[_Image]) -> list[str]:
+def _completeness_notes(images: list[_Image], has_lists: bool) -> list[str]:
     if not any(image.part for image in images):
-        return [
-            "Omniglot's characters, one folder per alphabet; without the folders images_background and "
-            "images_evaluation they have no split: --splits names lists of one."
-        ]
+        note = "Omniglot's characters, one folder per alphabet"
+        if has_lists:
+            return [f"{note}."]
+        folders = "images_background and images_evaluation"
+        return [f"{note}; without the folders {folders} they have no split: --splits names lists of one."]
     notes = []
     for part, characters in PARTS.items():
         members = [image for image in images if image.part == part]

@@ -14,10 +14,10 @@ import numpy as np
 from core.data.archive import Tree
 from core.data.decode import UnreadableError
 from core.data.listing import SPLITS, Listing
-from core.data.readers.common import DOWNLOAD_AGAIN, SPLIT_WORDS, format_names, split_word
+from core.data.readers.common import DOWNLOAD_AGAIN, SPLIT_WORDS, split_word
 from core.runtime.errors import UserError
 from core.runtime.files import read_json
-from core.runtime.progress import format_count
+from core.runtime.progress import format_count, format_names
 
 
 @dataclass(frozen=True)
@@ -81,6 +81,8 @@ def find_split_lists(path: Path, option: Path | None, key: str) -> SplitLists | 
     for folder in list_folders(path, option, key):
         if lists := _read(folder):
             return SplitLists(str(folder), lists)
+    if option is not None and option.is_file():
+        raise UserError(f"{option} is a file.", f"Give the folder of the lists: --splits {option.parent}.")
     if option is not None:
         files = ", ".join(f"{split}.json" for split in SPLITS)
         raise UserError(
@@ -153,18 +155,11 @@ def lists_in_tree(tree: Tree, root: str, classes: set[str]) -> tuple[SplitLists,
     files: list[str] = []
     splits_of: dict[str, set[str]] = defaultdict(set)
     for name in tree.files:
-        folder, _, file = name.rpartition("/")
-        stem, _, ending = file.lower().rpartition(".")
-        split = split_word(stem)
-        if ending not in ("json", "txt") or not split or not root.startswith(f"{folder}/" if folder else ""):
+        folder = name.rpartition("/")[0]
+        if not root.startswith(f"{folder}/" if folder else "") or (read := _read_class_list(tree, name)) is None:
             continue
-        try:
-            text = tree.read(name).decode("utf-8-sig")
-            content = json.loads(text) if ending == "json" else _lines(text)
-            names = set(listed_classes(content, name))
-        except (UnreadableError, UserError, ValueError, RecursionError):
-            continue  # another kind of file
-        if names & classes:
+        split, content, names = read
+        if not classes.isdisjoint(names):
             files.append(name)
             lists[split] = content
             for one in names:
@@ -181,6 +176,25 @@ def lists_in_tree(tree: Tree, root: str, classes: set[str]) -> tuple[SplitLists,
     return SplitLists(str(tree.path), lists, tuple(files)), []
 
 
+def is_class_list(tree: Tree, name: str) -> bool:
+    """Return whether a file has the name and the form of a list of the classes of a split, in JSON."""
+    return name.lower().endswith(".json") and _read_class_list(tree, name) is not None
+
+
+def _read_class_list(tree: Tree, name: str) -> tuple[str, Any, list[str]] | None:
+    """Return the split, the content and the classes of a list, or None for another kind of file."""
+    stem, _, ending = name.rpartition("/")[2].lower().rpartition(".")
+    split = split_word(stem)
+    if ending not in ("json", "txt") or not split:
+        return None
+    try:
+        text = tree.read(name).decode("utf-8-sig")
+        content = json.loads(text) if ending == "json" else _lines(text)
+        return split, content, listed_classes(content, name)
+    except (UnreadableError, UserError, ValueError, RecursionError):
+        return None
+
+
 def _lines(text: str) -> list[str]:
     """Return the lines that are not empty, without blanks around them."""
     return [line.strip() for line in text.splitlines() if line.strip()]
@@ -189,8 +203,9 @@ def _lines(text: str) -> list[str]:
 def listed_classes(content: Any, file: str) -> list[str]:
     """Return the class names in a list.
 
-    The forms are a list of names; ``{"class_names": [...]}`` of easyfsl; and ``{"label_names": [...], "image_labels":
-    [...]}`` of CloserLookFewShot, whose names are those of all classes, and whose labels are numbers of some of them.
+    The forms are a list of names, or of pairs of superclass and class (torchmeta); ``{"class_names": [...]}`` of
+    easyfsl; and ``{"label_names": [...], "image_labels": [...]}`` of CloserLookFewShot, whose names are those of all
+    classes, and whose labels are numbers of some of them.
     """
     if isinstance(content, dict) and "class_names" in content:
         return check_class_names(content["class_names"], file)
@@ -199,6 +214,8 @@ def listed_classes(content: Any, file: str) -> list[str]:
         if not isinstance(numbers, list) or not all(type(n) is int and 0 <= n < len(names) for n in numbers):
             raise UserError(f"{file}: image_labels are not numbers of label_names.", "Use the published files.")
         return [names[number] for number in sorted(set(numbers))]
+    if isinstance(content, list):
+        content = [item[1] if isinstance(item, list) and len(item) == 2 else item for item in content]
     return check_class_names(content, file)
 
 

@@ -15,10 +15,10 @@ import pyarrow.parquet as pq
 
 from core.data.archive import Tree
 from core.data.decode import UnreadableError
-from core.data.readers.common import column_values, format_names, is_image, is_text, value_type, words_of
+from core.data.readers.common import column_values, is_image, is_text, value_type, words_of
 from core.runtime.errors import UserError
 from core.runtime.failed_downloads import check_download
-from core.runtime.progress import format_count
+from core.runtime.progress import format_count, format_names
 
 SUFFIXES = (".csv", ".tsv", ".parquet", ".jsonl")
 MAX_ROWS = 10_000_000

@@ -38,15 +38,16 @@ def images_step() -> str | None:
     if new := new_result("data"):
         st.session_state[_CHOICE] = next((name for name, one in sets.items() if str(one.folder) == new), "mnist5k")
     names = [*SOURCES, *sets]
-    keep_widget_state(_CHOICE, names[-1] if sets else names[0], names)
+    keep_widget_state(_CHOICE, next(iter(sets), names[0]), names)
     chosen = st.selectbox(
         "Image set",
         names,
         key=_CHOICE,
         format_func=lambda name: _label(sets[name]) if name in sets else f"{name} · {SOURCES[name].words}",
     )
-    if chosen in sets and (notes := sets[chosen].story.get("notes")):
-        st.caption(plain(" ".join(notes)))
+    if chosen in sets and (notes := sets[chosen].notes):
+        with st.expander("How these images were read"):
+            st.markdown("\n".join(f"- {plain(note)}" for note in notes))
     for fault in damaged_image_sets():
         st.warning(plain(fault))
     with st.expander("Add images", expanded=not sets), report_errors():
@@ -93,7 +94,7 @@ def _path(place: str) -> tuple[Path | None, str]:
             placeholder="/data/omniglot",
             help="One folder per class; the official files of Omniglot, MNIST, CIFAR-100 or mini-ImageNet; a manifest "
             "with path and label; or a data set saved by Hugging Face datasets. docs/data.md describes each.",
-        ).strip()
+        ).strip(" \"'")  # file managers copy paths in quotes
         return (Path(given).expanduser(), "") if given else (None, "")
     if place == PLACES[1]:
         upload = st.file_uploader(

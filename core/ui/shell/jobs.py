@@ -57,7 +57,8 @@ def job_panel(jobs: Jobs, command: str) -> None:
         status = job.status()
         if status in ("failed", "lost"):
             reason = job.error() or "its process no longer exists"
-            show_error(UserError(f"{job.title} did not finish: {reason}", "Start it again; finished steps are kept."))
+            fix = "" if job.is_refused() else "Start it again; finished steps are kept."
+            show_error(UserError(f"{job.title} did not finish: {reason}", fix))
         elif status == "cancelled":
             st.info(f"{plain(job.title)} was cancelled. Start it again to resume.")
 
