@@ -27,7 +27,7 @@ from tests.data.test_decode import encoded
 
 DOCS = (Path(__file__).resolve().parents[1] / "docs" / "data.md").read_text(encoding="utf-8")
 SECTION = DOCS.partition("## What you have, and what TaskLens does")[2].partition("\n## ")[0]
-ROWS = dict(re.findall(r"^\| (.*?) \| (.*?) \|$", SECTION, re.MULTILINE)[1:])
+ROWS = dict(re.findall(r"^\| (?!what)(.*?) \| (.*?) \|$", SECTION, re.MULTILINE))
 PETS = ("cat", "dog")
 
 

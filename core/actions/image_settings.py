@@ -54,11 +54,11 @@ class ImportOptions:
         str,
         Setting(
             "What happens to images of another shape than the size: refuse them, crop around the centre, pad with "
-            "background, or resize, which distorts. Default: that of the format, else refuse.",
+            "background, or resize, which distorts. auto: as is usual for the format, otherwise refuse.",
             label="Other shapes",
-            choices=("", *FIT_NAMES),
+            choices=("auto", *FIT_NAMES),
         ),
-    ] = ""
+    ] = "auto"
     channels: Annotated[
         int, Setting("Colour channels: 1 for greyscale, 3 for colour, 0 to keep them.", choices=(0, 1, 3))
     ] = 0
@@ -88,7 +88,7 @@ class ImportOptions:
                 f"{self.size!r} is not a valid size.", "Use one side, for example 84, or height and width: 84,64."
             )
         size = (int(sides[0]), int(sides[-1])) if sides else None
-        return TargetFormat(size, self.channels or None, self.invert, self.fit or None)
+        return TargetFormat(size, self.channels or None, self.invert, None if self.fit == "auto" else self.fit)
 
     @property
     def read_options(self) -> ReadOptions:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -16,7 +17,7 @@ from core.maml.settings import Compute, ModelFields, TrainSettings
 from core.runtime.distributed import single_process
 from core.runtime.errors import UserError
 from core.runtime.progress import format_count, format_names
-from core.runtime.settings import declared
+from core.runtime.settings import arguments_of, declared
 from core.tasks.settings import TaskSettings
 
 if TYPE_CHECKING:
@@ -75,6 +76,7 @@ def data(
         f"{stored.name}: {stored.count:,} images of {height} x {width} x {channels}, {stored.classes:,} classes"
         f"{unreadable}"
     )
+    message(f"To draw tasks: tasklens tasks --data {stored.name} --out tasks/{stored.name}")
     print(stored.folder)
 
 
@@ -258,6 +260,8 @@ def inspect_command(
     if tasks:
         report += inspect_problem(tasks, model, None, None, announce_device(compute), live_progress())
     _print_report(report, as_json)
+    if path:
+        message(f"To import them: tasklens {shlex.join(['data', '--path', str(path), *arguments_of(reading)])}")
 
 
 def _check_inspected(
@@ -292,7 +296,7 @@ def _print_report(report: Inspection, as_json: bool = False) -> None:
     """Print the report; raise UserError, so that the exit code is 2, if it has faults."""
     print(json.dumps(asdict(report)) if as_json else _report_text(report))
     if report.faults:
-        raise UserError(f"{format_count(len(report.faults), 'fault')} found.", "The report says what to do.")
+        raise UserError(f"{format_count(len(report.faults), 'fault')} found: see above.")
 
 
 def _report_text(report: Inspection) -> str:

@@ -112,6 +112,7 @@ def test_tiny_imagenet(tmp_path: Path) -> None:
     assert column(listing, "class") == ["n01", "n01", "n02", "n02", "n01", "n01", "n02"]
     assert column(listing, "split") == ["train"] * 4 + ["val"] * 3
     assert any("'tiny-imagenet-200/test/images/test_0.JPEG'" in note for note in listing.notes)
+    assert not any("Not used" in note for note in listing.notes)
 
 
 def test_tiny_imagenet_without_annotations_leaves_the_unsorted_images_out(tmp_path: Path) -> None:

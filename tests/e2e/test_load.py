@@ -77,7 +77,9 @@ def test_own_data_from_the_files_to_the_export(
         choose(page, "Format", told["format"])
     press(page, "Preview images")
     expect(page.get_by_text(told["found"])).to_be_visible()
-    expect(page.get_by_role("listbox", name="Images as they will be read").get_by_role("option").first).to_be_visible()
+    expect(
+        page.get_by_role("listbox", name="Images as they will be stored").get_by_role("option").first
+    ).to_be_visible()
     press(page, "Import")
     expect(page.get_by_text(f"There are no tasks over {name} yet.")).to_be_visible(timeout=LONG)
 

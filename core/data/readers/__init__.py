@@ -82,7 +82,8 @@ def read_listing(path: Path, format: str = AUTO, options: ReadOptions | None = N
         if getattr(options, field) is not None and field not in (*used, "splits"):
             users = ", ".join(format for format, other in READERS.items() if field in other.options)
             raise UserError(
-                f"{name} has no effect on {path}, whose format is {format}.", f"It is for {users}. Omit it."
+                f"{name} has no effect on {path}, whose format is {format}.",
+                f"Omit it, or choose a format that uses it: {users}.",
             )
     if format == IMAGES and tree is not None:
         listing = read_images_and_tables(tree, options)

@@ -119,7 +119,8 @@ def _left_out_notes(
     if rest := sorted(set(others) - set(unread)):
         kinds = Counter(Path(name).suffix.lower() or "no extension" for name in rest)
         shown = ", ".join(f"{count:,} {kind}" for kind, count in kinds.most_common(_SHOWN_KINDS))
-        notes.append(left_out_note(rest, "file", f"not images by their names ({shown})"))
+        count = format_count(len(rest), "file that is not an image", "files that are not images")
+        notes.append(f"Left out: {count} ({shown}): {format_names(rest)}.")
     hidden = [name for name in tree.hidden if name.endswith("/") or is_image(name)]
     if hidden:
         notes.append(left_out_note(hidden, "item", "hidden, or made by the operating system"))

@@ -23,6 +23,7 @@ MAX_DEPTH = 6
 """Folders above a table that is looked at."""
 _MAX_TABLES = 20
 """Tables, and lists, that are looked at; more of them are rather one per image."""
+_TINY_FILE = "val_annotations.txt"
 _CUB_FILES = ("images.txt", "image_class_labels.txt", "train_test_split.txt", "classes.txt")
 
 
@@ -109,13 +110,14 @@ def _candidates(tree: Tree, encoding: str | None, notes: list[str]) -> Iterator[
         if file == _CUB_FILES[0] and cub[1] in files:
             present = [part for part in cub if part in files]
             yield partial(_read_cub, tree, cub, present, encoding), present
-        elif file == "val_annotations.txt":
+        elif file == _TINY_FILE:
             yield partial(_read_annotations, tree, name, encoding), [name]
     shallow = [name for name in tree.files if name.count("/") < MAX_DEPTH]
     tables = [name for name in shallow if is_table(name)]
     if submissions := [name for name in tables if "submission" in name.lower()]:
         notes.append(f"Not used, as a table to submit predictions: {format_names(submissions)}.")
-    lists = [name for name in shallow if name.lower().endswith(".txt") and _list_split(name)]
+    texts = [name for name in shallow if name.lower().endswith(".txt") and not name.endswith(_TINY_FILE)]
+    lists = [name for name in texts if _list_split(name)]
     tables = [name for name in tables if name not in submissions]
     for what, names, read in (("table", tables, read_table), ("list", lists, _read_list)):
         if len(names) > _MAX_TABLES:

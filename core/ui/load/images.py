@@ -122,7 +122,7 @@ def _import_options(download: str) -> tuple[ImportOptions, str]:
     table = widgets.text(three, ImportOptions, "table", key="load_table", placeholder="auto-detect")
     one, two, three, four = st.columns([2, 2, 2, 3], vertical_alignment="bottom")
     size = widgets.text(one, ImportOptions, "size", key="load_size", placeholder="unchanged")
-    fit = widgets.select(two, ImportOptions, "fit", key="load_fit", format_func=lambda name: name or "auto-detect")
+    fit = widgets.select(two, ImportOptions, "fit", key="load_fit")
     channels = widgets.select(
         three, ImportOptions, "channels", key="load_channels", format_func=_CHANNEL_NAMES.__getitem__
     )
@@ -158,5 +158,5 @@ def _show(report: Inspection, preview: Preview | None) -> None:
         shown, total = len(set(preview.classes)), len(preview.counts)
         which = f"each of the {total:,} classes" if shown == total else f"the first {shown} of {total:,} classes"
         st.caption(f"Up to {PREVIEW_IMAGES} images of {which}, as they will be stored:")
-        label = "Images as they will be read"
+        label = "Images as they will be stored"
         image_grid(squeeze_grey(preview.pixels), tiles, key="load_preview", label=label, selectable=False)
