@@ -16,7 +16,7 @@ from core.actions.images import ImportOptions, listing_of
 from core.checkpoints.foreign import inspect_checkpoint
 from core.checkpoints.matching import CheckpointHints
 from core.checkpoints.model import Model, ModelSpec, load_model
-from core.data.decode import ImageSpec, UnreadableError, decode
+from core.data.decode import PAD, ImageSpec, UnreadableError, decode
 from core.data.description import describe_listing
 from core.data.listing import Listing, encode_labels
 from core.data.survey import resolve_format, survey_images
@@ -27,6 +27,8 @@ from core.runtime.progress import Progress, format_count, format_names
 from core.tasks.generate import TaskFolder, read_folder
 from core.workspace.workspace import Project, check_fit
 
+_PROVISIONAL_FORMAT = ImageSpec(84, 84, 3, fit=PAD)
+"""Format of a preview of images that differ in size or shape."""
 PREVIEW_CLASSES, PREVIEW_IMAGES = 12, 4
 """Classes of a preview, and images of each."""
 
@@ -126,11 +128,13 @@ class Preview:
     Attributes:
         classes: The class of each.
         counts: Images per class, of all classes.
+        is_final: This is how the import stores them; else the pixel format is not clear yet.
     """
 
     pixels: np.ndarray
     classes: tuple[str, ...]
     counts: Mapping[str, int]
+    is_final: bool = True
 
 
 def inspect_images(
@@ -139,7 +143,7 @@ def inspect_images(
     """Inspect images before they are imported; raise UserError if nothing is there.
 
     Returns:
-        The findings, and some images of the first classes; None if none can be read or their format is not clear.
+        The findings, and some images of the first classes; None if none can be read.
     """
     listing = listing_of(path, options)
     facts = [*describe_listing(listing), *listing.notes]
@@ -162,7 +166,9 @@ def inspect_images(
     try:
         spec, notes = resolve_format(listing, options.target_format, survey)
     except UserError as error:
-        return Inspection(tuple(facts), (*faults, str(error))), None
+        pixels, classes, _ = _sample(listing, _PROVISIONAL_FORMAT) if survey.sizes else ([], [], [])
+        preview = Preview(np.stack(pixels), tuple(classes), sizes, is_final=False) if pixels else None
+        return Inspection(tuple(facts), (*faults, str(error))), preview
     facts += notes
     facts.append("Looked at the headers of all images; the import also finds damaged pixels.")
     size = len(listing) * spec.height * spec.width * spec.channels

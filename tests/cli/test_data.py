@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from core.actions.inspect import Inspection
+from core.actions.image_settings import ImportOptions
+from core.actions.inspect import Inspection, inspect_images
 from core.cli.problem import COSTS, FAULTS, FOUND
 from core.runtime.files import HOME_VARIABLE
 from core.tasks.changes import cleaned
@@ -157,3 +158,11 @@ def test_a_split_without_a_part_for_held_out_tasks_is_not_the_default(shell: She
 def test_a_single_class_does_not_fit(shell: Shell) -> None:
     (shell.folder / "data/table/one.csv").write_text("path,label\nimages/1.jpg,cat\nimages/2.jpg,cat\n")
     assert shell("inspect", "--path", "data/table/one.csv").code == 2
+
+
+def test_images_of_different_sizes_are_previewed_on_squares(shell: Shell) -> None:
+    report, preview = inspect_images(shell.folder / "data/photos", ImportOptions())
+    assert report.faults
+    assert preview is not None
+    assert (preview.is_final, set(preview.classes), preview.counts) == (False, {"cat", "dog"}, {"cat": 2, "dog": 2})
+    assert inspect_images(shell.folder / "data/photos", ImportOptions(size="28", fit="pad"))[1].is_final  # type: ignore[union-attr]

@@ -67,7 +67,7 @@ def _add() -> None:
     path, download = _path(place)
     options, name = _import_options(download)
     args = [*(["--name", name] if name else []), *arguments_of(options), *(["--download"] if download else [])]
-    preview, start, _ = st.columns([2, 2, 5])
+    preview, start, _ = st.columns([3, 3, 4])
     no_preview = path is None or bool(download)
     wants_preview = preview.button("Preview images", disabled=no_preview, key="load_look", width="stretch")
     wants_import = start.button("Import", type="primary", disabled=path is None, key="load_import", width="stretch")
@@ -120,13 +120,13 @@ def _import_options(download: str) -> tuple[ImportOptions, str]:
     level = widgets.text(one, ImportOptions, "class_level", key="load_class_level", placeholder="auto-detect")
     encoding = widgets.text(two, ImportOptions, "encoding", key="load_encoding", placeholder="UTF-8")
     table = widgets.text(three, ImportOptions, "table", key="load_table", placeholder="auto-detect")
-    one, two, three, four = st.columns([2, 2, 2, 3], vertical_alignment="bottom")
+    one, two, three = st.columns([2, 2, 3])
     size = widgets.text(one, ImportOptions, "size", key="load_size", placeholder="unchanged")
     fit = widgets.select(two, ImportOptions, "fit", key="load_fit")
     channels = widgets.select(
         three, ImportOptions, "channels", key="load_channels", format_func=_CHANNEL_NAMES.__getitem__
     )
-    with four:
+    with st.container(horizontal=True):
         invert = widgets.checkbox(st, ImportOptions, "invert", key="load_invert")
         rotations = widgets.checkbox(st, ImportOptions, "rotations", key="load_rotations")
         skip = widgets.checkbox(st, ImportOptions, "skip_unreadable", key="load_skip")
@@ -157,6 +157,7 @@ def _show(report: Inspection, preview: Preview | None) -> None:
         ]
         shown, total = len(set(preview.classes)), len(preview.counts)
         which = f"each of the {total:,} classes" if shown == total else f"the first {shown} of {total:,} classes"
-        st.caption(f"Up to {PREVIEW_IMAGES} images of {which}, as they will be stored:")
+        how = "as they will be stored" if preview.is_final else "on squares, until a size and a fit are chosen"
+        st.caption(f"Up to {PREVIEW_IMAGES} images of {which}, {how}:")
         label = "Images as they will be stored"
         image_grid(squeeze_grey(preview.pixels), tiles, key="load_preview", label=label, selectable=False)
