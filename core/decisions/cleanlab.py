@@ -176,6 +176,8 @@ class _Joiner:
         found = self._join_by_name(names)
         if found is not None:
             positions, notes = found
+            if self.by_position:
+                notes = [*notes, "images are found by name, so their positions are not used"]
             rows = np.arange(len(self.table))
             given = self._given(rows, positions, "Check the names of the images.")
             return _Joined(self.table, positions, issue, self._classes(rows, given), notes)

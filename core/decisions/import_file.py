@@ -95,6 +95,10 @@ def read_decision_file(
     if is_cleanlab(table):
         decisions, notes = issue_decisions(table, path.name, images, tasks, as_, reviewer or "cleanlab", by_position)
         return DecisionFile(path.name, decisions, notes=notes, are_proposals=True)
+    if by_position:
+        raise UserError(
+            f"{path.name} is not a table of cleanlab, so its rows have no positions.", "Omit --by-position."
+        )
     if path.suffix == ".csv":
         table = unescape_formulas(table)
     table, notes = with_image_ids(table, path.name, images)

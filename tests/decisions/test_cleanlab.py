@@ -180,7 +180,17 @@ def test_images_are_found_by_name_in_any_order(
     made = plan_import(workspace, save(table, how, tmp_path))
     assert len(made.new) == 10
     assert len(made.notes) == (name != "{}")
-    assert plan_import(workspace, save(table, how, tmp_path), by_position=True).new == made.new, "names come first"
+    by_position = plan_import(workspace, save(table, how, tmp_path), by_position=True)
+    assert by_position.new == made.new, "names come first"
+    assert len(by_position.notes) == len(made.notes) + 1, "which is said"
+
+
+def test_positions_of_a_table_of_decisions_are_refused(workspace: Workspace, used: list[str], tmp_path: Path) -> None:
+    table = pd.DataFrame({"image_id": used[:1], "verdict": ["unsure"]})
+    path = save(table, "csv without index", tmp_path)
+    assert len(plan_import(workspace, path).new) == 1
+    with pytest.raises(UserError, match="--by-position"):
+        plan_import(workspace, path, by_position=True)
 
 
 def test_the_more_definite_of_two_columns_names_images(
