@@ -66,7 +66,7 @@ def data(
     for sentence in (*stored.story.get("description", ()), *stored.notes):
         message(sentence)
     if len(stored.names) > 1:
-        message(f"These images are stored already, also as {format_names(stored.names[:-1])}.")
+        message(f"These images are also stored as {format_names(stored.names[:-1])}.")
     if others := [one for one in stored_image_sets() if stored.name in one.names and one.folder != stored.folder]:
         counts = ", ".join(f"{one.count:,} images" for one in others)
         message(f"There are other image sets called {stored.name!r} ({counts}); the name means this one from now on.")

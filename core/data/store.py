@@ -43,7 +43,7 @@ from core.runtime.files import (
     replacing,
     write_json,
 )
-from core.runtime.progress import Progress, format_count, format_names
+from core.runtime.progress import Progress, left_out_note
 
 FORMAT = 1
 PIXELS, TABLE, DESCRIPTION = "pixels.npy", "images.parquet", "images.json"
@@ -198,7 +198,7 @@ def store_images(
                 raise _unreadable_error(listing, bad, partial / _UNREADABLE)
             if bad:
                 ids = listing.table["id"].iloc[sorted(bad)].tolist()
-                notes = [*notes, f"Left out: {format_count(len(bad), 'image')}, unreadable: {format_names(ids)}."]
+                notes = [*notes, left_out_note(ids, "image", "unreadable")]
             story = {**(story or {}), "notes": [*listing.notes], "format_notes": notes, "form": spec._asdict()}
             return _finish(listing, pixels, bad, partial, name, stamp, story)
 
@@ -215,12 +215,17 @@ def _decode_in_one_format(
         (partial / _SPEC).unlink(missing_ok=True)
     if not (partial / _SPEC).exists():
         sample = survey_images(listing, count=_SAMPLED)
-        try:
-            if expected := sample.common_header:
+        expected = sample.common_header
+        if expected:
+            try:
                 spec, notes = resolve_format(listing, form, sample.for_all(len(listing)))
+            except UserError:  # which is to count all images
+                expected = None
+        if expected:
+            try:
                 return (*_decode(listing, spec, partial, progress, expected), spec, notes)
-        except (UserError, UnexpectedHeaderError):  # all images decide, or are counted in the error
-            (partial / _PROGRESS).unlink(missing_ok=True)
+            except UnexpectedHeaderError:
+                (partial / _PROGRESS).unlink(missing_ok=True)
         spec, notes = resolve_format(listing, form, survey_images(listing, progress))
         write_json(partial / _SPEC, {"spec": spec._asdict(), "notes": notes})
     stored = read_json(partial / _SPEC)

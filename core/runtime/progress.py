@@ -120,6 +120,11 @@ def format_count(count: int, singular: str, plural: str = "") -> str:
     return f"{count:,} {singular if count == 1 else plural or singular + 's'}"
 
 
+def left_out_note(names: Sequence[str], what: str, why: str) -> str:
+    """Return the sentence on files that are left out, with the names of the first."""
+    return f"Left out: {format_count(len(names), what)}, {why}: {format_names(names)}."
+
+
 class NamedProgress(Progress):
     """A reporter of work that is done more than once: the name of each stage says which time it is."""
 

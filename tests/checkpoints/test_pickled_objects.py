@@ -42,7 +42,7 @@ HARMLESS: dict[str, tuple[Any, str]] = {
     "numpy dtype": (np.dtype("f4"), "NumPy type"),
     "numpy generator": (np.random.default_rng(0), "NumPy random generator"),
     "numpy state": (np.random.RandomState(0).get_state(), "NumPy array"),
-    "arguments": (argparse.Namespace(lr=0.1, out=Path("/tmp/out"), shape=np.int64(3)), "argparse.Namespace"),
+    "arguments": (argparse.Namespace(lr=0.1, out=Path("out"), shape=np.int64(3)), "argparse.Namespace"),
     "nested arguments": ({"args": {"opt": types.SimpleNamespace(a=[1])}}, "types.SimpleNamespace"),
     "path": ([Path("a/b"), Path("/c")], "path"),
     "date": (datetime.datetime(2024, 5, 6, tzinfo=datetime.UTC), "date or time"),

@@ -10,7 +10,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
-from torch import Tensor, nn
+from torch import Tensor
 
 from core.checkpoints.factory import allow_factory
 from core.checkpoints.foreign import export_state, import_checkpoint, inspect_checkpoint
@@ -18,6 +18,8 @@ from core.checkpoints.matching import CheckpointHints
 from core.checkpoints.model import Model, ModelSpec, spec_of
 from core.checkpoints.tensor_names import is_learned_rate, is_loss_or_metric, prefixes, without_parts
 from core.runtime.errors import UserError
+from tests.checkpoints.test_foreign import OWN, Own
+from tests.checkpoints.test_foreign import OWN_ASK as OWN_HINTS
 from tests.properties import examples
 
 FIELDS = {"ways": 3, "shape": (28, 28, 1), "steps": 2, "rate": 0.1, "delta": 0}
@@ -33,21 +35,6 @@ BACKBONES = {
     "mlp": spec_of({"backbone": "mlp", "hidden": (), **FIELDS}),
 }
 HINTS = CheckpointHints(shape=(28, 28, 1), ways=3, steps=2, rate=0.1)
-
-
-class Own(nn.Module):
-    def __init__(self, ways: int) -> None:
-        super().__init__()
-        self.body = nn.Sequential(nn.Conv2d(1, 3, 3, stride=2), nn.BatchNorm2d(3), nn.ReLU(), nn.Flatten())
-        self.register_buffer("grid", torch.linspace(0, 1, 4))
-        self.fc = nn.Linear(3 * 9, ways)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.fc(self.body(x * self.grid[-1]))
-
-
-OWN = f"{__name__}:Own"
-OWN_HINTS = CheckpointHints(backbone=OWN, shape=(7, 7, 1), ways=4, steps=1, rate=0.2)
 
 
 def state(spec: ModelSpec = SPEC, prefix: str = "", seed: int = 0) -> dict[str, Tensor]:

@@ -237,13 +237,20 @@ def test_class_without_readable_images_is_named() -> None:
         store_images(a_listing(pictures), skip_unreadable=True)
 
 
-def test_interrupted_import_resumes() -> None:
-    class Stop(Progress):
-        def advance(self, units: int = 1, note: str = "") -> None:
-            super().advance(units, note)
-            if self.state().stage == "reading images" and self.state().done >= 8:
-                raise KeyboardInterrupt
+class Stop(Progress):
+    """A progress at which an import is interrupted, after a number of images."""
 
+    def __init__(self, after: int) -> None:
+        super().__init__()
+        self.after = after
+
+    def advance(self, units: int = 1, note: str = "") -> None:
+        super().advance(units, note)
+        if self.state().stage == "reading images" and self.state().done >= self.after:
+            raise KeyboardInterrupt
+
+
+def test_interrupted_import_resumes() -> None:
     pictures = ten()
     pictures[1] = None
     seen: list[int] = []
@@ -255,7 +262,7 @@ def test_interrupted_import_resumes() -> None:
 
     form = TargetFormat((5, 6), 1)
     with pytest.raises(KeyboardInterrupt):
-        store_images(a_listing(pictures, read=read), form=form, skip_unreadable=True, progress=Stop())
+        store_images(a_listing(pictures, read=read), form=form, skip_unreadable=True, progress=Stop(8))
     assert stored_image_sets() == []
     seen.clear()
     opened = open_stored(store_images(a_listing(pictures, read=read), form=form, skip_unreadable=True))
@@ -265,18 +272,12 @@ def test_interrupted_import_resumes() -> None:
 
 @pytest.mark.parametrize("is_colour_first", [False, True])
 def test_an_image_that_becomes_readable_may_change_the_format_of_a_resumed_import(is_colour_first: bool) -> None:
-    class Stop(Progress):
-        def advance(self, units: int = 1, note: str = "") -> None:
-            super().advance(units, note)
-            if self.state().stage == "reading images" and self.state().done >= 6:
-                raise KeyboardInterrupt
-
     images: list[bytes | None] = [picture(10 * n) for n in range(8)]
     if is_colour_first:
         images[0] = picture(5, mode="RGB")
     hidden, images[3] = picture(90, mode="RGB"), None
     with pytest.raises(KeyboardInterrupt):
-        store_images(a_listing(images), skip_unreadable=True, progress=Stop())
+        store_images(a_listing(images), skip_unreadable=True, progress=Stop(6))
     images[3] = hidden
     opened = open_stored(store_images(a_listing(images), skip_unreadable=True))
     whole = open_stored(store_images(a_listing(images, stamp="v2")))
@@ -311,6 +312,26 @@ def test_images_that_were_left_out_are_named_in_the_notes() -> None:
     images = ten()
     images[4] = None
     assert "004.png" in store_images(a_listing(images), skip_unreadable=True).notes[-1]
+
+
+def test_too_little_space_loses_nothing_that_was_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[int] = []
+    listing = a_listing(ten())
+
+    def read(position: int) -> Raw:
+        seen.append(position)
+        return listing.read(position)
+
+    counted = a_listing(ten(), read=read)
+    with pytest.raises(KeyboardInterrupt):
+        store_images(counted, progress=Stop(8))
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(1, 1, 0))  # type: ignore[attr-defined]
+        with pytest.raises(UserError, match=HOME_VARIABLE):
+            store_images(counted)
+    seen.clear()
+    store_images(counted)
+    assert sorted(seen) == sorted([*range(10), 8, 9])  # headers of all, and the pixels that were missing
 
 
 def test_full_disk_is_reported_and_nothing_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,6 @@ from typing import Any
 import pyarrow as pa
 
 from core.data.decode import SUFFIXES
-from core.runtime.progress import format_count, format_names
 
 SPLIT_WORDS = {
     **dict.fromkeys(("train", "training", "trn", "base"), "train"),
@@ -91,11 +89,6 @@ def source_name(path: Path) -> str:
     """Return the name of a folder or file without its extension, also for ``.``."""
     path = path.resolve()
     return path.name if path.is_dir() else path.stem
-
-
-def left_out_note(names: Sequence[str], what: str, why: str) -> str:
-    """Return the sentence on files that are left out, with the names of the first."""
-    return f"Left out: {format_count(len(names), what)}, {why}: {format_names(names)}."
 
 
 def is_text(kind: pa.DataType) -> bool:

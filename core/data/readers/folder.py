@@ -13,14 +13,13 @@ from core.data.readers.common import (
     UNREAD_IMAGES,
     ReadOptions,
     is_image,
-    left_out_note,
     source_name,
     split_word,
 )
 from core.data.readers.imagefolder import imagefolder_positions
 from core.data.readers.layout import LAYOUT, Layout, LayoutError, PlacedImage, check_classes, infer_layout
 from core.runtime.errors import UserError
-from core.runtime.progress import format_count, format_names
+from core.runtime.progress import format_count, format_names, left_out_note
 
 _SHOWN_KINDS = 5
 

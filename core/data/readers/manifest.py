@@ -12,13 +12,13 @@ from typing import NamedTuple
 from core.data.archive import FolderTree, Tree, file_stamp, open_tree
 from core.data.decode import Raw, UnreadableError
 from core.data.listing import Listing, make_table
-from core.data.readers.common import ReadOptions, is_image, left_out_note, source_name, split_word
+from core.data.readers.common import ReadOptions, is_image, source_name, split_word
 from core.data.readers.image_search import WHOLE_PATH, ImageSearch, has_folder
 from core.data.readers.label_columns import choose_path_column, find_columns, with_one_hot_labels
 from core.data.readers.label_rows import LabelRow, label_rows
 from core.data.readers.tables import PATH_NAMES, Table, is_table, read_table
 from core.runtime.errors import UserError
-from core.runtime.progress import format_count, format_names
+from core.runtime.progress import format_count, format_names, left_out_note
 
 _ABSOLUTE = re.compile(r"[/\\]|[A-Za-z]:[/\\]")  # includes Windows paths
 _PATH_FIX = "Put the table beside or above its images and use paths relative to its folder."
@@ -30,8 +30,8 @@ def read_manifest(path: Path, options: ReadOptions) -> Listing:
     The columns may have other usual names (:data:`core.data.readers.tables.PATH_NAMES` and the like). Paths are
     relative to the table. ``path`` may be the table itself, or a folder or zip archive that contains the tables
     ``options.table`` or, by default, exactly one. Rows are in the order of the table; ids come from the column ``id``,
-    else from the paths. A missing file counts as an unreadable image; if all files are missing, they are looked for by
-    name in all folders below the table.
+    else from the paths. Names without a folder are looked for in all folders below the table, as are all paths if none
+    exists; any other missing file counts as an unreadable image.
 
     Raises:
         UserError: names the line of a text file, or the row of a parquet file counted from 1, and the column.

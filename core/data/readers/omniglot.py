@@ -10,10 +10,10 @@ from pydantic import TypeAdapter, ValidationError
 
 from core.data.archive import Tree, open_tree
 from core.data.listing import Listing, TargetFormat, make_table
-from core.data.readers.common import ReadOptions, is_image, left_out_note
+from core.data.readers.common import ReadOptions, is_image
 from core.data.readers.split_lists import find_split_lists
 from core.runtime.errors import UserError
-from core.runtime.progress import format_count
+from core.runtime.progress import format_count, left_out_note
 
 PARTS = {"images_background": 964, "images_evaluation": 659}
 """The two official archives and the number of characters in each."""

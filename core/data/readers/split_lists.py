@@ -104,7 +104,7 @@ def lists_in_archive(tree: Tree, inside: str) -> SplitLists | None:
             name = f"{folder}/{split}.txt"
             if name in tree.files:
                 try:
-                    lists[split] = tree.read(name).decode().split()
+                    lists[split] = _lines(tree.read(name).decode("utf-8-sig"))
                 except (UnreadableError, UnicodeDecodeError) as error:
                     raise UserError(f"{name} in {tree.path} cannot be read: {error}.", DOWNLOAD_AGAIN) from error
         if lists:
