@@ -1,0 +1,39 @@
+"""The folders below which the dashboard, and the jobs that it starts, read the paths that people give."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+from core.runtime.errors import UserError
+from core.runtime.files import home
+
+ROOTS_VARIABLE = "TASKLENS_ROOTS"
+"""Environment variable with the roots, separated as in ``PATH``; unset: every path may be read."""
+
+
+def restrict(folders: Iterable[Path]) -> None:
+    """Let this process and those that it starts read only below these folders and the folder of TaskLens."""
+    os.environ[ROOTS_VARIABLE] = os.pathsep.join(str(folder.expanduser().resolve()) for folder in folders)
+
+
+def roots() -> tuple[Path, ...]:
+    """Return the folders below which paths may be read; empty: anywhere."""
+    given = os.environ.get(ROOTS_VARIABLE)
+    return () if given is None else (*(Path(one) for one in given.split(os.pathsep) if one), home().resolve())
+
+
+def check_below_roots(path: Path) -> Path:
+    """Return ``path``, whose place after following symbolic links is below a root.
+
+    Raises:
+        UserError: it is not; the message does not say whether the path exists.
+    """
+    allowed = roots()
+    if not allowed or any(Path(os.path.realpath(path)).is_relative_to(root) for root in allowed):
+        return path
+    raise UserError(
+        f"{path} is outside the folders that the dashboard may read: {', '.join(map(str, allowed))}.",
+        "Start the dashboard with --root FOLDER to allow another folder, or use the command line.",
+    )
