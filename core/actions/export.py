@@ -13,7 +13,8 @@ from core.decisions.export_tables import corrected_labels, removed_items
 from core.decisions.table import escape_formulas
 from core.runtime.clock import timestamp
 from core.runtime.errors import UserError
-from core.runtime.files import check_export_folder, read_json, replacing_folder, write_json
+from core.runtime.files import read_json, write_json
+from core.runtime.replacing import check_export_folder, replacing_folder
 from core.tasks.changes import cleaned
 from core.tasks.exchange import LIBRARIES, write_foreign
 from core.tasks.tasklist import FORMATS, write_tasks

@@ -16,7 +16,7 @@ from core.maml.adaptation import RATE_PREFIX, network_part
 from core.maml.backbone import Params
 from core.maml.module import ModuleNet
 from core.runtime.errors import UserError
-from core.runtime.files import replacing
+from core.runtime.replacing import replacing
 
 
 @dataclass(frozen=True)

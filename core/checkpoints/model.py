@@ -28,7 +28,8 @@ from core.maml.objective import Bilevel
 from core.maml.settings import ModelFields
 from core.maml.training import Snapshot
 from core.runtime.errors import UserError
-from core.runtime.files import check_format, content_hash, read_json, replacing, write_json
+from core.runtime.files import check_format, content_hash, read_json, write_json
+from core.runtime.replacing import replacing
 
 FORMAT = 1
 TRAJECTORY = "trajectory.safetensors"

@@ -32,18 +32,11 @@ from core.data.decode import ImageHeader, ImageSpec, UnexpectedHeaderError, Unre
 from core.data.images import ImageSet
 from core.data.listing import Listing, TargetFormat, encode_labels
 from core.data.survey import JOB_IMAGES, THREADS, resolve_format, survey_images
+from core.runtime.disk_errors import disk_errors
 from core.runtime.errors import UserError
-from core.runtime.files import (
-    ArrayFile,
-    check_format,
-    content_hash,
-    disk_errors,
-    library,
-    read_json,
-    replacing,
-    write_json,
-)
+from core.runtime.files import ArrayFile, check_format, content_hash, library, read_json, write_json
 from core.runtime.progress import Progress, left_out_note
+from core.runtime.replacing import replacing
 
 FORMAT = 1
 PIXELS, TABLE, DESCRIPTION = "pixels.npy", "images.parquet", "images.json"

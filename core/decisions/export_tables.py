@@ -19,7 +19,8 @@ from core.decisions.log import DecisionLog
 from core.decisions.records import Entry, Item
 from core.decisions.table import ITEM, escape_formulas
 from core.runtime.errors import UserError
-from core.runtime.files import check_export_folder, replacing_folder, write_json
+from core.runtime.files import write_json
+from core.runtime.replacing import check_export_folder, replacing_folder
 
 FORMATS = ("csv", "parquet", "json")
 TABLES = ("decisions", "conflicts", "corrected-labels", "comments")

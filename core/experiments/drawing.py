@@ -23,7 +23,7 @@ from core.experiments import style
 from core.experiments.formatting import format_tick
 from core.experiments.picture_sheet import picture_sheet
 from core.experiments.results import ExperimentResult, Plot
-from core.runtime.files import replacing
+from core.runtime.replacing import replacing
 
 _DPI = 150
 _WIDTH_PX, _HEIGHT_PX, _FRAME_PX, _LINE_PX = 1400, 700, 120, 34

@@ -27,7 +27,8 @@ from core.maml.evaluation import Evaluation, evaluate
 from core.maml.loaded import Loaded
 from core.maml.recipes import recipe_for
 from core.maml.training import TrainSettings
-from core.runtime.files import content_hash, disk_errors, library
+from core.runtime.disk_errors import disk_errors
+from core.runtime.files import content_hash, library
 from core.runtime.progress import Progress
 from core.tasks.generate import TaskFolder, TaskSettings, write_folder
 from core.tasks.generate import draw_tasks as draw_task_folder

@@ -23,8 +23,9 @@ import pandas as pd
 from pydantic import TypeAdapter, ValidationError
 
 from core.experiments.profiles import DATA_TITLES, WAYS
+from core.runtime.disk_errors import disk_errors
 from core.runtime.errors import UserError
-from core.runtime.files import disk_errors, read_json, write_json, write_text_atomically
+from core.runtime.files import read_json, write_json, write_text_atomically
 
 KINDS = ("lines", "dots")
 LONG_TRAINED = ("edit-methods", "ladder")

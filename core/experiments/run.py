@@ -26,8 +26,9 @@ from core.experiments.summary import Measurements
 from core.influence.basis import ENGINE_VERSION
 from core.runtime.distributed import world
 from core.runtime.errors import UserError
-from core.runtime.files import read_json, replacing_folder
+from core.runtime.files import read_json
 from core.runtime.progress import Progress, SubProgress
+from core.runtime.replacing import replacing_folder
 from core.workspace.runs import Runs, RunWriter
 
 _PROGRESS_UNITS = 1000  # per repetition on one data set

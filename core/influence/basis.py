@@ -14,7 +14,7 @@ from torch import Tensor
 from core.influence.solvers import Basis, Product, low_rank, probe_vectors
 from core.maml.storage import ResultStore, ResultWriter, StepWriter
 from core.runtime.errors import UserError
-from core.runtime.files import replacing
+from core.runtime.replacing import replacing
 
 KIND = "basis"
 ENGINE_VERSION = 3  # increased whenever the results of the engine change, so that older runs are not reused

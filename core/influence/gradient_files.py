@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from core.maml.episodes import Chunk, ChunkCache, Episodes, OnChunk, no_progress
+from core.runtime.disk_errors import disk_errors
 from core.runtime.errors import UserError
-from core.runtime.files import disk_errors
 
 MAX_BYTES = 1e9  # of one file; gradients that need more are not stored but computed on demand
 

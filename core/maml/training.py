@@ -31,8 +31,9 @@ from core.maml.settings import TrainSettings
 from core.maml.vectors import flatten, flatten_each, unflatten
 from core.runtime.distributed import world
 from core.runtime.errors import UserError
-from core.runtime.files import content_hash, replacing
+from core.runtime.files import content_hash
 from core.runtime.progress import Progress
+from core.runtime.replacing import replacing
 
 STATE_FILE = "state.safetensors"
 SNAPSHOT_COUNT = 8  # saved during training

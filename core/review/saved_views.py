@@ -6,8 +6,9 @@ import re
 from pathlib import Path
 
 from core.review.filters import Filters, from_params
+from core.runtime.disk_errors import disk_errors
 from core.runtime.errors import UserError
-from core.runtime.files import content_hash, disk_errors, read_json, write_json
+from core.runtime.files import content_hash, read_json, write_json
 
 FORMAT = 1
 _NAME_LENGTH = 60

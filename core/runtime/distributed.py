@@ -24,8 +24,8 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
+from core.runtime.disk_errors import disk_errors
 from core.runtime.errors import UserError
-from core.runtime.files import disk_errors
 
 if TYPE_CHECKING:
     from torch import Tensor

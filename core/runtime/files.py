@@ -1,15 +1,11 @@
-"""Write files so that a kill or a full disk never leaves half of one, and hash content."""
+"""Read and write text and JSON files, and hash content."""
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 import os
-import secrets
-import shutil
-from collections.abc import Container, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -18,14 +14,13 @@ from typing import Any
 import numpy as np
 import platformdirs
 
-from core.runtime.errors import TransientError, UserError
+from core.runtime.errors import UserError
 from core.runtime.failed_downloads import check_downloaded_file
+from core.runtime.replacing import replacing
 
 HOME_VARIABLE = "TASKLENS_HOME"
 
 _BLOCK_BYTES = 1 << 22
-_UMASK = os.umask(0)
-os.umask(_UMASK)
 
 
 def home() -> Path:
@@ -37,97 +32,6 @@ def home() -> Path:
 def library() -> Path:
     """Return the folder of image sets and of the tasks and models that the dashboard creates."""
     return home() / "library"
-
-
-# No permission, or a file where a folder should be, or a folder where a file should be.
-_NOT_WRITABLE = (
-    errno.EACCES,
-    errno.EPERM,
-    errno.EROFS,
-    errno.ENOTDIR,
-    errno.EEXIST,
-    errno.EISDIR,
-    errno.ENAMETOOLONG,
-    errno.EBUSY,
-)
-
-
-@contextmanager
-def disk_errors(path: Path) -> Iterator[None]:
-    """Convert an ``OSError`` to a TransientError if the disk is full or ``path`` cannot be written; let others pass."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise TransientError(
-                f"The disk is full: {path} was not written.", "Free some space and try again."
-            ) from error
-        if error.errno in _NOT_WRITABLE:
-            what = f"{path} cannot be written: {error.strerror}."
-            raise TransientError(what, "Choose another folder.") from error
-        raise
-
-
-@contextmanager
-def replacing(path: Path, *, durable: bool = True) -> Iterator[Path]:
-    """Yield a temporary path beside ``path`` that atomically replaces ``path`` on success.
-
-    Raises:
-        TransientError: the disk is full or the folder cannot be written; ``path`` is then unchanged.
-    """
-    with disk_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.parent / f".{path.name}.{secrets.token_hex(6)}"
-        try:
-            yield temporary
-            temporary.chmod(0o666 & ~_UMASK)  # some writers make files that only their owner may read
-            if durable:
-                with temporary.open("rb") as stream:
-                    os.fsync(stream.fileno())
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
-
-
-def check_export_folder(out: Path, marker: str) -> None:
-    """Raise UserError unless ``out`` is absent, empty, or an earlier export, which contains the file ``marker``."""
-    if out.exists() and not out.is_dir():
-        raise UserError(f"{out} is a file.", "Choose a folder.")
-    if out.exists() and any(out.iterdir()) and not (out / marker).exists():
-        raise UserError(f"{out} is not empty and not an earlier export.", "Choose another folder.")
-
-
-@contextmanager
-def replacing_folder(path: Path, replaced_names: Container[str]) -> Iterator[Path]:
-    """Yield a new folder beside ``path`` that replaces ``path`` on success, whether or not it exists already.
-
-    Files of the old folder are kept unless their name is one of ``replaced_names``.
-
-    Raises:
-        TransientError: the disk is full or the folder cannot be written; ``path`` is then unchanged.
-    """
-    with disk_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        mark = secrets.token_hex(6)
-        new, old = path.parent / f".{path.name}.{mark}", path.parent / f".{path.name}.{mark}.old"
-        try:
-            new.mkdir()
-            yield new
-            if path.exists():
-                path.rename(old)  # two folders cannot be swapped atomically; this way one of them is always complete
-            try:
-                new.rename(path)
-            except OSError:
-                if old.exists():
-                    old.rename(path)
-                raise
-        finally:
-            shutil.rmtree(new, ignore_errors=True)
-        if old.exists():
-            for other in old.iterdir():
-                if other.name not in replaced_names:
-                    other.rename(path / other.name)
-            shutil.rmtree(old, ignore_errors=True)
 
 
 def write_text_atomically(path: Path, text: str, *, durable: bool = True) -> None:

@@ -19,7 +19,8 @@ import pandas as pd
 
 from core.data import ImageSet, load_images
 from core.runtime.errors import UserError
-from core.runtime.files import read_json, replacing, write_json
+from core.runtime.files import read_json, write_json
+from core.runtime.replacing import replacing
 from core.tasks.noise import Noise, flip_labels, mislabel_images
 from core.tasks.sampling import (
     pool_of,

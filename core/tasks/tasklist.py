@@ -35,7 +35,8 @@ from cachetools import LRUCache, cached
 
 from core.data import ImageSet
 from core.runtime.errors import UserError
-from core.runtime.files import content_hash, replacing
+from core.runtime.files import content_hash
+from core.runtime.replacing import replacing
 from core.tasks.tables import FORMATS as FORMATS
 from core.tasks.tables import parse_table, read_content, unknown_format_error
 

@@ -5,13 +5,12 @@
 
 from __future__ import annotations
 
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from uuid import uuid4
 
 from core.runtime.errors import UserError
 from core.runtime.files import home
+from core.runtime.replacing import copy_folder, replacing_folder
 from core.tasks.settings import TaskSettings
 from core.workspace.whatif_sets import Sets
 from core.workspace.workspace import Workspace, create
@@ -76,11 +75,6 @@ def open_demo(name: str, folder: Path | None = None) -> Workspace:
 
 def _copy_run(run: Path, runs: Path) -> None:
     """Copy a run; it appears when it is complete, as another process may open the same demo."""
-    if (runs / run.name).exists():
-        return
-    copied = runs / f".{uuid4().hex}"
-    shutil.copytree(run, copied)
-    try:
-        copied.rename(runs / run.name)
-    except OSError:  # another process was faster
-        shutil.rmtree(copied)
+    if not (runs / run.name).exists():
+        with replacing_folder(runs / run.name, ()) as copied:
+            copy_folder(run, copied)

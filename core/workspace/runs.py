@@ -30,7 +30,8 @@ from core import __version__
 from core.runtime.clock import timestamp
 from core.runtime.distributed import world
 from core.runtime.errors import TransientError, UserError
-from core.runtime.files import content_hash, read_json_cached, replacing, write_json
+from core.runtime.files import content_hash, read_json_cached, write_json
+from core.runtime.replacing import replacing
 
 MEMORY = "memory"
 _RECOMPUTED: ContextVar[str] = ContextVar("_RECOMPUTED", default="")

@@ -13,8 +13,9 @@ from pathlib import Path
 
 from core.decisions.records import check_reviewer
 from core.runtime.clock import timestamp
+from core.runtime.disk_errors import disk_errors
 from core.runtime.errors import UserError
-from core.runtime.files import disk_errors, read_json_cached, write_json
+from core.runtime.files import read_json_cached, write_json
 from core.tasks.changes import Changes
 
 FORMAT = 1

@@ -14,7 +14,6 @@
 
 from __future__ import annotations
 
-import shutil
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -27,7 +26,8 @@ from core.decisions.log import DecisionLog
 from core.influence.basis import ENGINE_VERSION
 from core.maml.training import Snapshot
 from core.runtime.errors import UserError
-from core.runtime.files import disk_errors, home, library, read_json, write_json
+from core.runtime.files import home, library, read_json, write_json
+from core.runtime.replacing import copy_folder
 from core.tasks.changes import Changes
 from core.tasks.generate import TaskFolder, read_folder
 from core.workspace.jobs import Jobs
@@ -187,14 +187,7 @@ def create(folder: Path, tasks: Path, model: Path, *, about: dict[str, Any] | No
         if wanted != {**existing, "data": wanted["data"]}:
             raise UserError(f"{folder} is already a workspace of another problem.", "Choose another name.")
         return workspace
-    try:
-        with disk_errors(folder):
-            for source, copy in copies:
-                shutil.copytree(source, copy, dirs_exist_ok=True, ignore=shutil.ignore_patterns("state.*", ".*"))
-    except shutil.Error as error:  # lists the files that could not be copied, without an error number
-        *_, why = error.args[0][0]
-        raise UserError(
-            f"The workspace {folder} could not be created: {why}.", "Free some space and try again."
-        ) from error
+    for source, copy in copies:
+        copy_folder(source, copy, ignore=lambda name: name.startswith((".", "state.")))
     write_json(folder / "workspace.json", {"format": FORMAT, **(about or {})})
     return Workspace(folder)

@@ -21,7 +21,8 @@ from core.decisions.export_tables import FORMATS, comment_table, corrected_label
 from core.decisions.log import Decision, DecisionLog, Item, Operation
 from core.decisions.table import VERDICTS, escape_formulas, unescape_formulas
 from core.runtime.errors import UserError
-from core.runtime.files import read_json, replacing_folder
+from core.runtime.files import read_json
+from core.runtime.replacing import replacing_folder
 from core.workspace.workspace import Workspace
 from tests.actions.reviewed import queue_key, small_workspace, some_items
 from tests.properties import examples

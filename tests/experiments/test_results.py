@@ -24,7 +24,7 @@ from core.experiments.results import (
     write_result,
 )
 from core.runtime.errors import UserError
-from core.runtime.files import replacing_folder
+from core.runtime.replacing import replacing_folder
 
 SEEDS = pd.DataFrame({"seed": [0, 1], "value": [0.5, 0.75]})
 texts = st.text(st.characters(exclude_categories=["Cs", "Cc"]), max_size=30)

@@ -11,7 +11,7 @@ import pytest
 
 from core.checkpoints.model import Model, ModelSpec, save_model
 from core.decisions.log import Decision, Item, Operation
-from core.runtime.errors import UserError
+from core.runtime.errors import TransientError, UserError
 from core.runtime.files import HOME_VARIABLE, home
 from core.tasks.changes import Changes
 from core.tasks.generate import TaskSettings, generate, write_folder
@@ -200,7 +200,7 @@ def test_a_full_disk_leaves_no_workspace(tmp_path: Path, monkeypatch: pytest.Mon
     task_folder, model_folder = tasks(tmp_path / "tasks"), model(tmp_path / "model")
     with monkeypatch.context() as patch:
         patch.setattr(shutil, "copyfile", full)
-        with pytest.raises(UserError, match="No space left on device"):
+        with pytest.raises(TransientError):
             create(tmp_path / "mine", task_folder, model_folder)
     with pytest.raises(UserError, match=r"The workspace .* does not exist"):
         Workspace(tmp_path / "mine")

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from streamlit.runtime.uploaded_file_manager import UploadedFile
 
-from core.runtime.files import content_hash, library, replacing
+from core.runtime.files import content_hash, library
+from core.runtime.replacing import replacing
 
 
 def save_upload(upload: UploadedFile) -> Path:

@@ -1,0 +1,94 @@
+"""Explain errors of the operating system: which file, what is wrong with it, and what to do."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from safetensors import SafetensorError
+
+from core.runtime.errors import TransientError
+
+FULL_DISK = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+"""Codes of a full disk, a used-up quota, and a file beyond the size that the system or ``ulimit -f`` allows."""
+OUTPUT = "the output"
+"""What an error without a file name is about: nothing but standard output is written outside :func:`disk_errors`."""
+
+_FULL = ("The disk is full: {path} was not written.", "Free some space and try again.")
+_FAULTY = (
+    "The disk reports an error: {path} could not be read or written completely ({why}).",
+    "Check the disk and its connection, then try again.",
+)
+_BUSY = ("{path} is in use by another program ({why}).", "Close that program, or try again in a moment.")
+_LOST = ("The network drive of {path} does not respond ({why}).", "Connect it again, then try again.")
+_LIMIT = ("{path} could not be opened: {why}.", "Close other programs, or raise the limit (ulimit -n), and try again.")
+_LOCKS = ("{path} cannot be locked: {why}.", "Use a folder on a disk that supports locks.")
+_INTERRUPTED = ("Work on {path} was interrupted ({why}).", "Try again.")
+_READ_ONLY = ("{path} cannot be written: {why}.", "Choose another folder, or make this one writable.")
+_ABSENT = ("{path} cannot be {verb}: {why}.", "Check the path.")
+_OTHER = ("{path} cannot be {verb}: {why}.", "Check the path and its permissions, or choose another folder.")
+
+_EXPLANATIONS = dict.fromkeys(FULL_DISK, _FULL) | {
+    errno.EIO: _FAULTY,
+    errno.ENXIO: _FAULTY,
+    errno.ENODEV: _FAULTY,
+    errno.ETXTBSY: _BUSY,
+    errno.EBUSY: _BUSY,
+    errno.ESTALE: _LOST,
+    errno.ETIMEDOUT: _LOST,
+    errno.ENOTCONN: _LOST,
+    errno.EHOSTDOWN: _LOST,
+    errno.EMFILE: _LIMIT,
+    errno.ENFILE: _LIMIT,
+    errno.ENOLCK: _LOCKS,
+    errno.EINTR: _INTERRUPTED,
+    errno.EROFS: _READ_ONLY,
+    errno.ENOENT: _ABSENT,
+}
+# Libraries that write in C or Rust, and shutil for folders, name the code only in their text.
+_CODE = re.compile(r"\[errno (\d+)\]|\(os error (\d+)\)", re.IGNORECASE)
+
+
+def error_code(error: Exception) -> int | None:
+    """Return the operating system's code of an error, also where a library gives it only as text; None if unknown."""
+    if isinstance(error, OSError) and error.errno is not None:
+        return error.errno
+    found = _CODE.search(str(error))
+    return int(found[1] or found[2]) if found else None
+
+
+def disk_error(error: Exception, path: Path | None = None) -> TransientError:
+    """Return an error of the operating system as a sentence with the file and what to do.
+
+    Args:
+        path: The file or folder that was being written; None: the file that ``error`` names, if any.
+    """
+    named = _file_of(error)
+    is_written = path is not None and (named is None or path == named or path.parent in named.parents)
+    code = error_code(error)
+    why = os.strerror(code) if code else str(error)
+    what, fix = _EXPLANATIONS.get(code or 0, _OTHER)
+    words = {
+        "path": path if is_written else named or OUTPUT,
+        "verb": "written" if is_written else "used",
+        "why": why[:1].lower() + why[1:],
+    }
+    return TransientError(what.format(**words), fix)
+
+
+@contextmanager
+def disk_errors(path: Path) -> Iterator[None]:
+    """Convert every error of the operating system while ``path`` is written to the TransientError that explains it."""
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        raise disk_error(error, path) from error
+
+
+def _file_of(error: Exception) -> Path | None:
+    name = getattr(error, "filename", None)
+    return Path(os.fsdecode(name)) if isinstance(name, str | bytes) else None
