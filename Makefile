@@ -13,7 +13,7 @@ PYTEST := OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest tes
 .PHONY: run test test-all test-kernels tests-need lint demo bench learn2learn clean
 
 run: .venv/.run
-	$(BIN)/python -m streamlit run app.py
+	$(BIN)/tasklens dashboard
 
 test: tests-need
 	$(PYTEST) -m "not slow"

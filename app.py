@@ -1,5 +1,7 @@
-"""Entry point of the dashboard: ``streamlit run app.py``."""
+"""Entry point of the dashboard: ``streamlit run app.py``, or ``tasklens dashboard``, which adds a token."""
 
-from core.ui.shell.navigation import route
+from streamlit.starlette import App
 
-route()
+from core.ui.server.start import SCRIPT, app_options
+
+app = App(SCRIPT, **app_options())

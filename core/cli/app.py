@@ -14,6 +14,7 @@ from typing import Any, NoReturn
 
 import typer
 
+from core.cli.dashboard import dashboard
 from core.cli.experiments import demo, experiments
 from core.cli.problem import data, inspect_command, model_command, open_command, tasks, train
 from core.cli.rerun import rerun
@@ -51,6 +52,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 COMMANDS: dict[str, Callable[..., None]] = {
+    "dashboard": dashboard,
     "data": data,
     "tasks": tasks,
     "train": train,

@@ -7,13 +7,18 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.error
 import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
 
+from core.runtime.roots import ROOTS_VARIABLE
+
 ROOT = Path(__file__).resolve().parents[2]
+_ROOTS = os.pathsep.join([str(ROOT), str(Path(tempfile.gettempdir()).resolve())])
+"""What the dashboard may read: the data of the tests lie in temporary folders."""
 _START_S = 60.0
 
 
@@ -57,7 +62,7 @@ def start_server(
         process = subprocess.Popen(
             command,
             cwd=ROOT,
-            env={**os.environ, "PYTHONPATH": str(ROOT), **(env or {})},
+            env={**os.environ, "PYTHONPATH": str(ROOT), ROOTS_VARIABLE: _ROOTS, **(env or {})},
             stdin=subprocess.DEVNULL,
             stdout=sink,
             stderr=subprocess.STDOUT,

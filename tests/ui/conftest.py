@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -29,6 +30,7 @@ from core.maml.training import TrainSettings
 from core.runtime.files import HOME_VARIABLE
 from core.runtime.progress import Progress
 from core.tasks.generate import TaskSettings, generate, write_folder
+from core.ui.shell.guard import BUG_ICON
 from core.workspace.demos import DEMOS, open_demo
 from core.workspace.jobs import Jobs
 from core.workspace.runs import Run
@@ -126,10 +128,7 @@ def show(home: Path, tmp_path: Path) -> Open:
 
     def run(page: str) -> AppTest:
         script = tmp_path / f"run_{page}.py"
-        script.write_text(
-            "import runpy\nimport streamlit as st\nst.session_state['_routed'] = True\n"
-            f"runpy.run_path({str(ROOT / 'pages' / f'{page}.py')!r})\n"
-        )
+        script.write_text(f"import runpy\nrunpy.run_path({str(ROOT / 'pages' / f'{page}.py')!r})\n")
         test = AppTest.from_file(str(script), default_timeout=60)
         test.query_params["workspace"] = "tiny"
         return run_again(test)
@@ -160,7 +159,13 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
 def run_again(test: AppTest) -> AppTest:
     test.run()
     assert not test.exception, test.exception
+    assert not bugs(test), bugs(test)
     return test
+
+
+def bugs(test: AppTest) -> list[str]:
+    """The unexpected exceptions that the page shows."""
+    return [element.value for element in test.error if element.icon == BUG_ICON]
 
 
 def click(test: AppTest, key: str) -> AppTest:
@@ -172,3 +177,13 @@ def words(test: AppTest) -> str:
     """Everything the page says in sentences, as it is shown: without the escapes."""
     kinds: Sequence[Any] = (test.markdown, test.caption, test.info, test.success, test.error)
     return re.sub(r"\\(.)", r"\1", "\n".join(str(element.value) for kind in kinds for element in kind))
+
+
+def settle(test: AppTest) -> AppTest:
+    """Run the page again until the calls in processes of their own that it shows have ended."""
+    deadline = time.monotonic() + 90
+    while any(button.key and button.key.startswith("cancel-") for button in test.button):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+        run_again(test)
+    return test

@@ -15,7 +15,6 @@ import streamlit as st
 from core.decisions.log import DecisionLog
 from core.runtime.errors import UserError
 from core.ui.ranking.method_text import differences
-from core.ui.shell.navigation import guard
 from core.ui.shell.text import plain
 from core.workspace.demos import DEMOS, open_demo
 from core.workspace.runs import Run
@@ -58,7 +57,6 @@ def page(title: str) -> Iterator[Context]:
 
     A :class:`UserError` inside is shown as a red box with what to do; what was drawn before it stays on the page.
     """
-    guard()
     try:
         workspace, reviewer = _sidebar()
         project = workspace.project()
@@ -73,7 +71,6 @@ def page(title: str) -> Iterator[Context]:
 @contextmanager
 def free_page(title: str) -> Iterator[None]:
     """Begin a page that needs no workspace; it opens even where the present workspace is broken."""
-    guard()
     with report_errors():
         _sidebar()
     st.title(title)

@@ -1,4 +1,4 @@
-"""Register the pages, and provide the guard that every page begins with."""
+"""The pages, their titles and addresses."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ import streamlit as st
 from streamlit.navigation.page import StreamlitPage
 
 _ROOT = Path(__file__).resolve().parents[3]
-_ROUTED = "_routed"
 ICON = str(_ROOT / "assets" / "icon.svg")
+DEFAULT_PAGE = "overview"
+"""The page that the address of the dashboard opens."""
 TITLES = {
     "overview": "Overview",
     "load": "Load",
@@ -29,7 +30,7 @@ TITLES = {
 def pages() -> list[StreamlitPage]:
     """Return every page, in the order of the workflow."""
     return [
-        st.Page(_ROOT / "pages" / f"{name}.py", title=title, url_path=name, default=name == "overview")
+        st.Page(_ROOT / "pages" / f"{name}.py", title=title, url_path=name, default=name == DEFAULT_PAGE)
         for name, title in TITLES.items()
     ]
 
@@ -44,15 +45,4 @@ def route() -> None:
     st.set_page_config(page_title="TaskLens", page_icon=ICON, layout="wide")
     chosen = st.navigation(pages())
     st.html(_ROOT / "assets" / "style.css")
-    st.session_state[_ROUTED] = True
     chosen.run()
-
-
-def guard() -> None:
-    """Declare the pages and run again through ``app.py`` if it did not route this run.
-
-    On a fresh server Streamlit runs the file of a deep link (``/tasks``) directly, because the files are in ``pages/``.
-    """
-    if not st.session_state.pop(_ROUTED, False):
-        st.navigation(pages())
-        st.rerun()

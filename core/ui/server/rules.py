@@ -1,0 +1,61 @@
+"""The rules of who may talk to the dashboard, which the start and the middleware apply."""
+
+from __future__ import annotations
+
+from ipaddress import ip_address
+from urllib.parse import urlsplit
+
+from streamlit import config
+from streamlit.web.server.starlette.starlette_websocket import is_host_allowed
+
+from core.runtime.access import TOKEN_VARIABLE
+from core.runtime.errors import UserError
+from core.ui.server.login_settings import is_login_configured as is_login_configured
+
+MIN_TOKEN_LENGTH = 16
+"""Shorter tokens could be guessed by trying."""
+
+
+def is_loopback(address: str | None) -> bool:
+    """Return whether only this machine reaches an address; an empty one, on which a server binds everywhere, is not."""
+    if address == "localhost":
+        return True
+    try:
+        return ip_address(address or "").is_loopback
+    except ValueError:
+        return False
+
+
+def is_known_host(host: str | None) -> bool:
+    """Return whether a ``Host`` header names the dashboard: one of ``server.allowedHosts``; none if that is empty.
+
+    A page at a foreign name that resolves to this machine (DNS rebinding) sends its own name.
+    """
+    return bool(config.get_option("server.allowedHosts")) and is_host_allowed(host)
+
+
+def is_own_origin(origin: str | None, host: str | None) -> bool:
+    """Return whether a request comes from a page of the dashboard; programs, which are no pages, send no ``Origin``.
+
+    Streamlit itself also accepts pages of other local servers, and looks up the external address to compare.
+    """
+    return origin is None or (urlsplit(origin).netloc != "" and urlsplit(origin).netloc == host)
+
+
+def check_start(address: str | None, token: str) -> None:
+    """Check that whoever reaches the address must prove who they are.
+
+    Raises:
+        UserError: other machines reach the address, and there is neither a login nor a token; or the token is short.
+    """
+    if token and len(token) < MIN_TOKEN_LENGTH:
+        raise UserError(
+            f"{TOKEN_VARIABLE} has {len(token)} characters.", f"Use at least {MIN_TOKEN_LENGTH} random ones."
+        )
+    if not (is_loopback(address) or token or is_login_configured()):
+        raise UserError(
+            f"Other machines reach the address {address or '0.0.0.0'}, and anyone there could read your data and "
+            "change decisions: the dashboard has neither a token nor a login.",
+            f"Start it with `tasklens dashboard --address {address or '0.0.0.0'}`, which adds a token, or configure a "
+            "login (docs/security.md).",
+        )
