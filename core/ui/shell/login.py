@@ -9,7 +9,7 @@ from core.runtime.errors import UserError
 from core.ui.server.login_settings import FIX, LoginSettings, login_settings, reviewer_name
 from core.ui.shell.guard import guarded, page_body, report_errors
 
-INSTALL = 'Install what a login needs: pip install "tasklens[login]", or requirements-login.txt of its source.'
+INSTALL = "Install what it needs: pip install -r requirements-login.txt"
 
 
 def log_in() -> str:
