@@ -1,171 +1,294 @@
-"""The file of the decision log: its tables, connections and transactions, and errors that say what to do.
-
-=========== ==========================================================================================================
-groups      one row per operation: decisions made at once, or an undo or redo
-entries     one row per item of a group: the decision on it from then on
-tokens      the operations, comments and snapshots that were applied; ``id`` is NULL if there was nothing to undo
-comments    comments on items
-snapshots   names of states
-=========== ==========================================================================================================
-
-``root`` of a group is the group of decisions that it is, undoes or redoes. One group with that root: in force; two:
-undone; three: redone; and so on.
-
-``cause`` of an entry is empty in rows of versions that stored none (:func:`core.decisions.causes.implied_cause`), and
-of "clear".
-"""
+"""The file of the decision log: its creation, connections and transactions, and errors that say what to do."""
 
 from __future__ import annotations
 
+import errno
+import fcntl
+import os
+import secrets
+import shutil
 import sqlite3
+import tempfile
+import threading
+import weakref
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Literal
 
-from core.runtime.errors import UserError
-
-SCHEMA_VERSION = 3
-
-
-def _append_only(table: str, same: str) -> str:
-    """Return triggers that forbid changes of rows; ``same`` finds a row that an INSERT OR REPLACE would overwrite."""
-    events = {"UPDATE": "", "DELETE": "", "INSERT": f"WHEN EXISTS (SELECT 1 FROM {table} WHERE {same})"}
-    return "".join(
-        f"CREATE TRIGGER {table}_{event} BEFORE {event} ON {table} {when} "
-        "BEGIN SELECT RAISE(ABORT, 'decisions are append-only'); END;\n"
-        for event, when in events.items()
-    )
-
-
-_STEPS = (
-    f"""
-CREATE TABLE groups (
-    id INTEGER PRIMARY KEY, root INTEGER NOT NULL, undoes INTEGER, at TEXT NOT NULL, reviewer TEXT NOT NULL);
-CREATE TABLE entries (
-    seq INTEGER PRIMARY KEY, group_id INTEGER NOT NULL,
-    kind TEXT NOT NULL, task_id TEXT NOT NULL, role TEXT NOT NULL, image_id TEXT NOT NULL,
-    verdict TEXT NOT NULL, label INTEGER, reason TEXT NOT NULL, reviewer TEXT NOT NULL, source TEXT NOT NULL);
-CREATE INDEX groups_by_reviewer ON groups (reviewer, root);
-CREATE INDEX groups_by_root ON groups (root);
-CREATE INDEX entries_by_group ON entries (group_id);
-CREATE INDEX entries_by_item ON entries (kind, task_id, role, image_id);
-{_append_only("groups", "id = NEW.id")}
-{_append_only("entries", "seq = NEW.seq")}
-""",
-    f"""
-ALTER TABLE groups ADD COLUMN saw INTEGER;
-CREATE TABLE tokens (kind TEXT NOT NULL, token TEXT NOT NULL, id INTEGER, PRIMARY KEY (kind, token));
-CREATE TABLE comments (
-    id INTEGER PRIMARY KEY, kind TEXT NOT NULL, task_id TEXT NOT NULL, role TEXT NOT NULL, image_id TEXT NOT NULL,
-    reviewer TEXT NOT NULL, text TEXT NOT NULL, at TEXT NOT NULL);
-CREATE INDEX comments_by_item ON comments (kind, task_id, role, image_id);
-CREATE TABLE snapshots (
-    id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, reviewer TEXT NOT NULL, note TEXT NOT NULL, at TEXT NOT NULL,
-    seq INTEGER NOT NULL, group_id INTEGER NOT NULL);
-{_append_only("tokens", "(kind, token) = (NEW.kind, NEW.token)")}
-{_append_only("comments", "id = NEW.id")}
-{_append_only("snapshots", "id = NEW.id OR name = NEW.name")}
-""",
-    "ALTER TABLE entries ADD COLUMN cause TEXT NOT NULL DEFAULT '';",
+from core.decisions.schema import (
+    SCHEMA_VERSION,
+    LogFileError,
+    check_pages,
+    check_schema,
+    damage_error,
+    empty_log,
+    upgrade,
 )
-"""Scripts that upgrade a file of version 0, 1, ... to the next one."""
+from core.runtime.files import check_regular_file
+
+_SIDE_FILES = ("-wal", "-journal")
+"""Files beside the log that hold part of its content while it is in use, or after a crash."""
+_NO_PLACE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT)
+_NOT_IN_PLACE = (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_FULL)
+"""Errors of reading a log in a folder where SQLite cannot write the files that it needs beside it."""
+_COPY_ATTEMPTS = 5
 
 
 class LogFile:
     """The SQLite file ``path``, created or upgraded to the present schema where needed.
 
     Every call has its own connection, so any number of threads and processes may use the file at once, and between two
-    calls everything written is in this one file.
+    calls everything written is in this one file. Where the file or its folder cannot be written, a private copy is
+    read, which is made again when the file has changed; an absent log is then empty.
+
+    Args:
+        name: What errors call the file; default: ``path``.
     """
 
-    def __init__(self, path: Path, busy_seconds: float) -> None:
-        self.path, self.busy_seconds = path, busy_seconds
+    def __init__(self, path: Path, busy_seconds: float, name: Path | None = None) -> None:
+        self.path, self.busy_seconds, self.name = path.absolute(), busy_seconds, name or path
+        self._copy: tuple[object, LogFile] | None = None
+        self._copying = threading.Lock()
+        self._is_absent = False
         with self._user_errors():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with self._connected() as connection:
-                # If another process is writing, the next opening switches the mode.
-                with suppress(sqlite3.OperationalError):
-                    connection.execute("PRAGMA journal_mode = WAL")
-                if _version(connection) == SCHEMA_VERSION:
-                    return
-                connection.execute("BEGIN IMMEDIATE")
-                if (version := _version(connection)) > SCHEMA_VERSION:
-                    raise UserError(
-                        f"{path} was written by a newer version of TaskLens (format {version}, "
-                        f"this one reads up to {SCHEMA_VERSION}).",
-                        "Update TaskLens; the decisions in it are untouched.",
-                    )
-                for step in _STEPS[version:]:
-                    for statement in _statements(step):
-                        connection.execute(statement)
-                connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
-                connection.execute("COMMIT")
+            if not os.path.lexists(self.path):
+                self._create_or_read_as_empty()
+            if self._is_absent:
+                return
+            self._check_unopened()
+            if self._is_writable():
+                self._open()
+            else:
+                self._readable_copy()
 
     @contextmanager
-    def transaction(self, mode: Literal["", "IMMEDIATE"] = "") -> Iterator[sqlite3.Connection]:
-        """Run a transaction: it is on disk when the block ends, or rolled back after an error."""
-        with self._user_errors(), self._connected() as connection:
+    def transaction(self, mode: Literal["", "IMMEDIATE"] = "", *, keep: bool = True) -> Iterator[sqlite3.Connection]:
+        """Run a transaction: it is on disk when the block ends, or rolled back after an error or without ``keep``."""
+        with self._user_errors(), self._connected(mode == "IMMEDIATE") as connection:
             connection.execute(f"BEGIN {mode}")
             yield connection
+            connection.execute("COMMIT" if keep else "ROLLBACK")
+
+    # ---- creating
+
+    def _create_or_read_as_empty(self) -> None:
+        try:
+            self._create()
+        except OSError as error:
+            if error.errno not in _NO_PLACE:
+                raise
+            self._is_absent = True  # reads as an empty log; the first write tries again, and says why it fails
+
+    def _create(self) -> None:
+        """Create the log as a whole: a kill leaves no file or a complete one, and never replaces another's."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = self.path.with_name(f".{self.path.name}.{secrets.token_hex(6)}")
+        try:
+            with temporary.open("xb") as stream:
+                stream.write(empty_log())
+                stream.flush()
+                os.fsync(stream.fileno())
+            self._move_to_absent(temporary)
+        finally:
+            with suppress(OSError):
+                temporary.unlink(missing_ok=True)
+        folder = os.open(self.path.parent, os.O_RDONLY)
+        try:
+            with suppress(OSError):  # some file systems have no fsync of folders
+                os.fsync(folder)
+        finally:
+            os.close(folder)
+        self._is_absent = False
+
+    def _move_to_absent(self, temporary: Path) -> None:
+        """Give a file the name of the log, unless another process has created the log meanwhile."""
+        try:
+            os.link(temporary, self.path)
+        except FileExistsError:
+            return
+        except OSError:  # a file system without hard links
+            folder = os.open(self.path.parent, os.O_RDONLY)
+            try:
+                fcntl.flock(folder, fcntl.LOCK_EX)  # released by the kernel if this process is killed
+                if not os.path.lexists(self.path):
+                    temporary.rename(self.path)
+            finally:
+                os.close(folder)
+
+    # ---- opening
+
+    def _check_unopened(self) -> None:
+        """Refuse what is no log without altering it: SQLite itself deletes or creates files beside the one it opens."""
+        if not check_regular_file(self.path).st_size:
+            raise LogFileError(
+                f"{self.name} is empty: it was cut off, or creating it was interrupted by an earlier version.",
+                "Put a backup in its place. If there were no decisions yet, delete the empty file to start a new log.",
+                sqlite3.SQLITE_NOTADB,
+            )
+        has_side_files = any(os.path.lexists(f"{self.path}{ending}") for ending in _SIDE_FILES)
+        try:
+            with self._opened("mode=ro&immutable=1") as connection:
+                check_schema(connection, self.name)
+        except (sqlite3.Error, LogFileError) as error:
+            # What is beside the file may complete it, unless it is of another kind.
+            if not has_side_files or getattr(error, "code", None) == sqlite3.SQLITE_NOTADB:
+                raise
+
+    def _open(self) -> None:
+        with self._opened("mode=rw") as connection:
+            version = check_schema(connection, self.name)
+            check_pages(connection, self.name)
+            # If another process is writing, the next opening switches the mode.
+            with suppress(sqlite3.OperationalError):
+                connection.execute("PRAGMA journal_mode = WAL")
+            if version == SCHEMA_VERSION:
+                return
+            connection.execute("BEGIN IMMEDIATE")
+            upgrade(connection, check_schema(connection, self.name))
             connection.execute("COMMIT")
 
+    def _is_writable(self) -> bool:
+        return os.access(self.path, os.W_OK) and os.access(self.path.parent, os.W_OK | os.X_OK)
+
     @contextmanager
-    def _connected(self) -> Iterator[sqlite3.Connection]:
+    def _connected(self, for_writing: bool) -> Iterator[sqlite3.Connection]:
         """Open a connection for one call; what is not committed when it closes is rolled back."""
-        with closing(sqlite3.connect(self.path, timeout=self.busy_seconds, isolation_level=None)) as connection:
-            connection.text_factory = lambda raw: raw.decode("utf-8", "surrogatepass")
-            connection.execute("PRAGMA synchronous = FULL")
+        if for_writing:
+            if self._is_absent:
+                self._create()
+                self._check_unopened()
+                self._open()
+            if os.path.lexists(self.path) and not self._is_writable():
+                raise self._error(sqlite3.SQLITE_READONLY)
+        elif self._is_absent or (os.path.lexists(self.path) and not self._is_writable()):
+            with self._readable_copy()._opened("mode=rw") as connection:
+                yield connection
+            return
+        with self._opened("mode=rw") as connection:  # never creates a file: the log may have been removed meanwhile
+            if for_writing or self._can_read(connection):
+                yield connection
+                return
+        with self._readable_copy()._opened("mode=rw") as connection:
             yield connection
+
+    def _can_read(self, connection: sqlite3.Connection) -> bool:
+        """Return whether SQLite can create the files that it needs to read the log."""
+        try:
+            connection.execute("SELECT 1 FROM main.sqlite_master LIMIT 1").fetchone()
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF not in _NOT_IN_PLACE or not os.path.lexists(self.path):
+                raise
+            return False
+        return True
+
+    @contextmanager
+    def _opened(self, parameters: str) -> Iterator[sqlite3.Connection]:
+        uri, timeout = f"{self.path.as_uri()}?{parameters}", self.busy_seconds
+        with closing(sqlite3.connect(uri, uri=True, timeout=timeout, isolation_level=None)) as connection:
+            connection.text_factory = _decode_text
+            connection.execute("PRAGMA synchronous = FULL")
+            connection.execute("PRAGMA temp_store = MEMORY")  # reading needs no disk
+            connection.execute("PRAGMA trusted_schema = OFF")
+            yield connection
+
+    # ---- reading where nothing can be written
+
+    def _readable_copy(self) -> LogFile:
+        """Return a private copy of the log as it is now, upgraded if it is of an earlier version."""
+        with self._copying:
+            version = self._content_version()
+            if self._copy is None or self._copy[0] != version:
+                self._copy = self._copied()
+            return self._copy[1]
+
+    def _copied(self) -> tuple[object, LogFile]:
+        folder = Path(tempfile.mkdtemp(prefix="tasklens-log-"))
+        try:
+            for _ in range(_COPY_ATTEMPTS):
+                version, copy = self._content_version(), folder / self.path.name
+                for ending in ("", *_SIDE_FILES):
+                    Path(f"{copy}{ending}").unlink(missing_ok=True)
+                    with suppress(FileNotFoundError):
+                        shutil.copyfile(f"{self.path}{ending}", f"{copy}{ending}")
+                if self._content_version() == version:
+                    made = LogFile(copy, self.busy_seconds, self.name)
+                    weakref.finalize(made, shutil.rmtree, folder, ignore_errors=True)
+                    return version, made
+            raise self._error(sqlite3.SQLITE_BUSY)
+        except BaseException:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
+
+    def _content_version(self) -> object:
+        """Return what differs whenever the content of the file does."""
+        return tuple(map(_stat, (f"{self.path}{ending}" for ending in ("", *_SIDE_FILES))))
+
+    # ---- errors
 
     @contextmanager
     def _user_errors(self) -> Iterator[None]:
         try:
             yield
         except sqlite3.Error as error:
-            raise UserError(*self._explanation(error)) from error
+            raise self._error(getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR), error) from error
         except OSError as error:
-            raise UserError(f"{self.path} cannot be used: {error.strerror}.", "Choose another folder.") from error
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise self._error(sqlite3.SQLITE_FULL) from error
+            if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+                raise self._error(sqlite3.SQLITE_READONLY) from error
+            what = f"{self.name} cannot be used: {error.strerror}."
+            raise LogFileError(what, "Choose another folder.", sqlite3.SQLITE_CANTOPEN) from error
 
-    def _explanation(self, error: sqlite3.Error) -> tuple[str, str]:
-        match getattr(error, "sqlite_errorcode", 0) & 0xFF:
+    def _error(self, code: int, error: sqlite3.Error | None = None) -> LogFileError:
+        """Return the error for a result code of SQLite, in words."""
+        path, primary = self.name, code & 0xFF
+        again = "Nothing saved earlier is lost."
+        reason = getattr(error, "sqlite_errorname", "") or str(error or "")
+        match primary:
             case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
-                return (
-                    f"{self.path} is in use by another program, so this was not saved or read.",
-                    "Nothing saved earlier is lost. Try again in a moment.",
-                )
+                what = f"{path} is in use by another program, so this was not saved or read."
+                fix = f"{again} Try again in a moment."
             case sqlite3.SQLITE_FULL:
-                return (
-                    f"The disk is full: this was not saved in {self.path}.",
-                    "Nothing saved earlier is lost. Free some space and try again.",
-                )
+                what = f"The disk is full: this was not saved in {path}."
+                fix = f"{again} Free some space and try again."
+            case sqlite3.SQLITE_READONLY | sqlite3.SQLITE_PERM | sqlite3.SQLITE_AUTH:
+                what = f"{path} or its folder is read-only, so this was not saved."
+                fix = f"{again} Make both writable, or copy the workspace to a folder where you may write."
+            case sqlite3.SQLITE_CANTOPEN if not os.path.lexists(self.path):
+                what = f"{path} was removed while it was open, so this was not saved or read."
+                fix = "Put it back, or open the workspace again to start a new log."
+            case sqlite3.SQLITE_CANTOPEN:
+                what = f"{path} cannot be opened, so this was not saved or read."
+                fix = f"{again} Check that it is a file, and that you may read and write it and its folder."
+            case sqlite3.SQLITE_IOERR:
+                what = f"The disk reported an error at {path} ({reason}), so this was not saved or read."
+                fix = f"{again} Check that the disk is connected and has free space, then try again."
             case sqlite3.SQLITE_CORRUPT | sqlite3.SQLITE_NOTADB:
-                return (
-                    f"{self.path} is damaged or is not a log of decisions ({error}); nothing was written to it.",
-                    "Move it aside (keep it: much of it can be recovered) and put a backup in its place.",
-                )
+                damaged = damage_error(path, str(error))
+                what, fix = damaged.what, damaged.fix
             case _:
-                return (
-                    f"{self.path} cannot be used ({error}), so this was not saved or read.",
-                    "Nothing saved earlier is lost. Check the disk and the folder's permissions, then try again.",
-                )
-
-
-def _version(connection: sqlite3.Connection) -> int:
-    """Return the schema version of a file; 0 if it is new."""
-    return int(connection.execute("PRAGMA user_version").fetchone()[0])
-
-
-def _statements(script: str) -> Iterator[str]:
-    """Yield the statements of a script one by one (``executescript`` would end the transaction)."""
-    statement = ""
-    for line in script.splitlines(keepends=True):
-        statement += line
-        if sqlite3.complete_statement(statement):
-            yield statement
-            statement = ""
+                what = f"{path} cannot be used ({error}), so this was not saved or read."
+                fix = f"{again} Check the disk and the folder's permissions, then try again."
+        return LogFileError(what, fix, primary)
 
 
 def encode_text(value: str) -> bytes:
     """Return any string as bytes for ``CAST(? AS TEXT)``; SQLite's text binding refuses names of undecodable files."""
     return value.encode("utf-8", "surrogatepass")
+
+
+def _decode_text(raw: bytes) -> str:
+    """Return a text of the file; damaged bytes become U+FFFD, so that they hide no other row."""
+    try:
+        return raw.decode("utf-8", "surrogatepass")
+    except UnicodeDecodeError:
+        return raw.decode("utf-8", "replace")
+
+
+def _stat(path: str) -> tuple[int, int, int] | None:
+    try:
+        status = Path(path).stat()
+    except FileNotFoundError:
+        return None
+    return status.st_ino, status.st_mtime_ns, status.st_size

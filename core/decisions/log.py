@@ -25,21 +25,38 @@ in the snapshot. It can be undone like any other group.
 
 **Tokens.** An operation with a token is done once, however often it is sent, and returns the same result each time, so
 a browser can resend whatever was not acknowledged.
+
+**Invalid rows**, as another program or a damaged disk leaves them, count for nothing and hide nothing
+(:meth:`DecisionLog.unreadable_rows`).
 """
 
 from __future__ import annotations
 
 import sqlite3
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 from core.decisions import queries
 from core.decisions.database import LogFile
-from core.decisions.records import Comment, Decision, Entry, Item, Operation, Result, Snapshot, check_reviewer
+from core.decisions.records import (
+    Comment,
+    Decision,
+    Entry,
+    Item,
+    Operation,
+    Result,
+    Snapshot,
+    check_comment,
+    check_reviewer,
+)
 from core.decisions.records import Verdict as Verdict
 from core.decisions.replay import Replay
+from core.decisions.schema import LogFileError as LogFileError
+from core.decisions.texts import is_blank
+from core.decisions.valid_rows import RowCheck, UnreadableRow
 from core.runtime.errors import UserError
 
 BUSY_SECONDS = 10.0
@@ -51,15 +68,31 @@ T = TypeVar("T")
 class DecisionLog:
     """The log in the file ``path``, created if absent. Any number of threads and processes may use it at once.
 
+    A log that this process may not write is read all the same; it may be absent, and is then empty.
+
     Raises:
-        UserError: the file is locked for longer than ``busy_seconds``, full, damaged or of a newer version; every
-            method raises it too, and those that take the name of a snapshot also if there is no such snapshot.
+        LogFileError: the file is locked for longer than ``busy_seconds``, read-only, full, damaged, of a newer version
+            or of another program; every method raises it too.
+        UserError: a method that takes the name of a snapshot raises it if there is no such snapshot.
     """
 
     def __init__(self, path: Path, busy_seconds: float = BUSY_SECONDS) -> None:
         self.path = path
         self._file = LogFile(path, busy_seconds)
         self._replay, self._reading = Replay(), threading.Lock()
+        self._rows = RowCheck()
+
+    @contextmanager
+    def transaction(self, *, keep: bool = True) -> Iterator[LogTransaction]:
+        """Run a block that reads the log and appends to it: all of it is on disk at its end, or after an error nothing.
+
+        No other process writes meanwhile.
+
+        Args:
+            keep: False: undo everything at the end, as a dry run does.
+        """
+        with self._valid_rows(for_writing=True, keep=keep) as connection:
+            yield LogTransaction(self, connection)
 
     def submit(self, operations: Sequence[Operation]) -> list[Result]:
         """Apply operations in their order, all or none, and return their results once they are on disk.
@@ -68,8 +101,8 @@ class DecisionLog:
         """
         if not operations:
             return []
-        with self._file.transaction("IMMEDIATE") as connection:
-            return [queries.apply_idempotent(connection, operation) for operation in operations]
+        with self.transaction() as transaction:
+            return [transaction.apply(operation) for operation in operations]
 
     def append(self, decisions: Sequence[Decision]) -> int:
         """Append one reviewer's decisions as one group and return its id once they are on disk."""
@@ -100,7 +133,7 @@ class DecisionLog:
 
     def history(self, item: Item | None = None) -> list[Entry]:
         """Return every entry of the log, on one item or on all, oldest first."""
-        with self._file.transaction() as connection:
+        with self._valid_rows() as connection:
             return queries.entries(connection, *queries.on_item(item, "e.seq"))
 
     def version(self) -> int:
@@ -116,54 +149,131 @@ class DecisionLog:
     def comment(self, item: Item, reviewer: str, text: str, token: str = "") -> Comment:
         """Add a comment and return it, or the one of a known token; raise UserError without a text or a reviewer."""
         check_reviewer(reviewer)
-        if not text.strip():
-            raise UserError("The comment is empty.", "Enter some text.")
-        with self._file.transaction("IMMEDIATE") as connection:
-            return queries.comment(connection, item, reviewer, text, token)
+        check_comment(text)
+        with self.transaction() as transaction:
+            return transaction.comment(item, reviewer, text, token)
 
     def comments(self, item: Item | None = None) -> list[Comment]:
         """Return the comments on one item, or on all, oldest first."""
-        with self._file.transaction() as connection:
+        with self._valid_rows() as connection:
             return queries.comments(connection, *queries.on_item(item, "id"))
 
     def snapshot(self, name: str, reviewer: str, note: str = "", token: str = "") -> Snapshot:
         """Name the present state, or return that of a known token; raise UserError if a name is empty or taken."""
         check_reviewer(reviewer)
-        if not name.strip():
+        if is_blank(name):
             raise UserError("The snapshot has no name.", "Enter a name.")
-        with self._file.transaction("IMMEDIATE") as connection:
+        with self._valid_rows(for_writing=True) as connection:
             return queries.snapshot(connection, name, reviewer, note, token)
 
     def snapshots(self) -> list[Snapshot]:
         """Return every snapshot, oldest first."""
-        with self._file.transaction() as connection:
+        with self._valid_rows() as connection:
             return queries.snapshots(connection, "ORDER BY id")
 
     def state(self, at: int | str) -> dict[Item, Entry]:
         """Return the decision on each item after the entry with the number ``at``, or in the snapshot of that name."""
-        with self._file.transaction() as connection:
+        with self._valid_rows() as connection:
             return queries.state(connection, at)
 
     def difference(
         self, before: int | str, after: int | str | None = None
     ) -> dict[Item, tuple[Entry | None, Entry | None]]:
         """Return the items whose decision differs between two states, with both; without ``after``, up to now."""
-        with self._file.transaction() as connection:
+        with self._valid_rows() as connection:
             return queries.difference(connection, before, after)
 
     def restore(self, name: str, reviewer: str, token: str = "") -> Result:
         """Append decisions that restore a snapshot; ``group`` is None if nothing differs."""
-        with self._file.transaction("IMMEDIATE") as connection:
+        with self._valid_rows(for_writing=True) as connection:
             return queries.restore(connection, name, reviewer, token)
+
+    def unreadable_rows(self) -> list[UnreadableRow]:
+        """Return the rows of the file that are invalid and left out."""
+        with self._file.transaction() as connection:
+            return self._rows.leave_out_invalid(connection)
+
+    @contextmanager
+    def _valid_rows(self, *, for_writing: bool = False, keep: bool = True) -> Iterator[sqlite3.Connection]:
+        """Run a transaction that sees the valid rows only."""
+        mode: Literal["", "IMMEDIATE"] = "IMMEDIATE" if for_writing else ""
+        with self._file.transaction(mode, keep=keep) as connection, self._invalid_left_out(connection):
+            yield connection
+
+    @contextmanager
+    def _invalid_left_out(self, connection: sqlite3.Connection) -> Iterator[None]:
+        self._rows.leave_out_invalid(connection)
+        try:
+            yield
+        except queries.InvalidRowError as error:
+            self._rows.start_again()
+            what = f"{self.path}: row {error.seq} of entries was changed by another program since it was read."
+            raise LogFileError(what, "Try again: it will be left out.", sqlite3.SQLITE_CORRUPT) from error
 
     def _replayed(self, query: Callable[[Replay], T]) -> T:
         # The transaction reads from its first query on, so inside the lock it sees no older state than the known one.
-        with self._file.transaction() as connection, self._reading:
-            newest = self._replay.newest
-            if connection.execute("SELECT id, at FROM groups WHERE id = ?", newest[:1]).fetchone() != newest:
-                self._replay = Replay()  # nothing was read yet, or another file has replaced the known one
-            _catch_up(connection, self._replay)
-            return query(self._replay)
+        with self._file.transaction() as connection, self._reading, self._invalid_left_out(connection):
+            return self._replayed_in(connection, query)
+
+    def _replayed_in(self, connection: sqlite3.Connection, query: Callable[[Replay], T]) -> T:
+        newest = self._replay.newest
+        if connection.execute("SELECT id, at FROM groups WHERE id = ?", newest[:1]).fetchone() != newest:
+            self._replay = Replay()  # nothing was read yet, or another file has replaced the known one
+        _catch_up(connection, self._replay)
+        return query(self._replay)
+
+
+class LogTransaction:
+    """What can be done in a transaction of :meth:`DecisionLog.transaction`: read the state before it, then append.
+
+    What is appended is not in what the methods that read return, so they are to be called first.
+    """
+
+    def __init__(self, log: DecisionLog, connection: sqlite3.Connection) -> None:
+        self._log, self._connection, self._has_appended = log, connection, False
+
+    def current(self) -> dict[Item, Entry]:
+        """Return :meth:`DecisionLog.current`."""
+        return self._before(lambda replay: dict(replay.current))
+
+    def decisions_of(self, reviewer: str) -> dict[Item, Entry]:
+        """Return :meth:`DecisionLog.decisions_of`."""
+        return self._before(lambda replay: replay.decisions_of(reviewer))
+
+    def comments(self) -> list[Comment]:
+        """Return every comment, oldest first."""
+        return queries.comments(self._connection, *queries.on_item(None, "id"))
+
+    def apply(self, operation: Operation) -> Result:
+        """Apply an operation, or return the result of the one with the same token."""
+        self._has_appended = True
+        return queries.apply_idempotent(self._connection, operation)
+
+    def comment(self, item: Item, reviewer: str, text: str, token: str = "") -> Comment:
+        """Add a comment and return it, or the one of a known token; raise UserError without a text or a reviewer."""
+        check_reviewer(reviewer)
+        check_comment(text)
+        self._has_appended = True
+        return queries.comment(self._connection, item, reviewer, text, token)
+
+    @contextmanager
+    def separately(self) -> Iterator[None]:
+        """Run a block that appends everything or, after an error, nothing; what was appended before it stays."""
+        self._connection.execute("SAVEPOINT separate")
+        try:
+            yield
+        except BaseException:
+            if self._connection.in_transaction:  # SQLite ends it by itself, for example if the disk is full
+                self._connection.execute("ROLLBACK TO separate")
+                self._connection.execute("RELEASE separate")
+            raise
+        self._connection.execute("RELEASE separate")
+
+    def _before(self, query: Callable[[Replay], T]) -> T:
+        if self._has_appended:
+            raise RuntimeError("read the state before appending to it")
+        with self._log._reading:  # nobody else can append meanwhile, so the known state is not newer
+            return self._log._replayed_in(self._connection, query)
 
 
 def _catch_up(connection: sqlite3.Connection, replay: Replay) -> None:

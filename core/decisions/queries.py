@@ -1,4 +1,7 @@
-"""Read and append to the tables of the decision log, inside the caller's transaction."""
+"""Read and append to the tables of the decision log, inside the caller's transaction.
+
+Queries read the valid rows (:mod:`core.decisions.valid_rows`); what is appended goes to ``main``.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ from typing import Any
 
 from core.decisions.database import encode_text
 from core.decisions.records import Comment, Decision, Entry, Item, Operation, Result, Snapshot
+from core.decisions.valid_rows import LARGEST_ID
 from core.runtime.clock import timestamp
 from core.runtime.errors import UserError
 
@@ -41,19 +45,30 @@ WITH outcome AS (
     FROM entries t WHERE t.group_id = :root GROUP BY {ITEM}
 )
 """
-_ENTRY_COLUMNS = f"group_id, {ITEM}, verdict, label, reason, reviewer, source, cause"
+_ENTRY_COLUMNS = f"seq, group_id, {ITEM}, verdict, label, reason, reviewer, source, cause"
+
+
+class InvalidRowError(Exception):
+    """An error that an entry is invalid which was valid when it was checked (:mod:`core.decisions.valid_rows`)."""
+
+    def __init__(self, seq: int) -> None:
+        super().__init__(f"entry {seq}")
+        self.seq = seq
 
 
 def entries(
     connection: sqlite3.Connection, where: str, values: Sequence[Any] | Mapping[str, Any] = (), prefix: str = ""
 ) -> list[Entry]:
     """Return the entries that a WHERE or ORDER BY clause selects; ``prefix`` is a WITH clause."""
-    rows = connection.execute(f"{prefix} {_SELECT} {where}", values)
-    return [
-        Entry(Item(*row[:4]), *row[4:10], seq=seq, at=at, group=group, by=by, undoes=undoes, saw=saw)
-        for row in rows
-        for seq, at, group, by, undoes, saw in (row[10:],)
-    ]
+    found = []
+    for row in connection.execute(f"{prefix} {_SELECT} {where}", values):
+        seq, at, group, by, undoes, saw = row[10:]
+        try:
+            item = Item(*row[:4])
+            found.append(Entry(item, *row[4:10], seq=seq, at=at, group=group, by=by, undoes=undoes, saw=saw))
+        except (UserError, TypeError) as error:
+            raise InvalidRowError(seq) from error
+    return found
 
 
 def comments(connection: sqlite3.Connection, where: str, values: Sequence[bytes | int | None] = ()) -> list[Comment]:
@@ -100,8 +115,9 @@ def difference(
 
 
 def newest_id(connection: sqlite3.Connection, table: str, key: str = "id") -> int:
-    """Return the largest id of a table; 0 if it is empty."""
-    return int(connection.execute(f"SELECT coalesce(max({key}), 0) FROM {table}").fetchone()[0])
+    """Return the largest id of a table, also of invalid rows; 0 if it is empty."""
+    query = f"SELECT coalesce(max({key}), 0) FROM main.{table} WHERE {key} BETWEEN 1 AND {LARGEST_ID}"
+    return int(connection.execute(query).fetchone()[0])
 
 
 def apply_idempotent(connection: sqlite3.Connection, operation: Operation) -> Result:
@@ -134,39 +150,45 @@ def comment(connection: sqlite3.Connection, item: Item, reviewer: str, text: str
     def write() -> int:
         number = newest_id(connection, "comments") + 1
         connection.execute(
-            f"INSERT INTO comments (id, {ITEM}, reviewer, text, at) VALUES (?, {_texts(6)}, ?)",
+            f"INSERT INTO main.comments (id, {ITEM}, reviewer, text, at) VALUES (?, {_texts(6)}, ?)",
             (number, *_item_values(item), encode_text(reviewer), encode_text(text), timestamp()),
         )
         return number
 
-    (written,) = comments(connection, "WHERE id = ?", (_once(connection, "comment", token, write),))
-    return written
+    number = _once(connection, "comment", token, write)
+    found = comments(connection, "WHERE id = ?", (number,))
+    return found[0] if found else Comment(number or 0, item, reviewer, text, "")  # it has become unreadable since
 
 
 def snapshot(connection: sqlite3.Connection, name: str, reviewer: str, note: str, token: str) -> Snapshot:
     """Append a snapshot, unless its token is known, and return it."""
 
     def write() -> int:
-        if snapshots(connection, "WHERE name = CAST(? AS TEXT)", (encode_text(name),)):
+        same_name = "SELECT 1 FROM main.snapshots WHERE name = CAST(? AS TEXT)"
+        if connection.execute(same_name, (encode_text(name),)).fetchone():
             raise UserError(f"A snapshot “{name}” exists already.", "Choose another name.")
         number = newest_id(connection, "snapshots") + 1
         seq, group = newest_id(connection, "entries", "seq"), newest_id(connection, "groups")
         connection.execute(
-            f"INSERT INTO snapshots (id, name, reviewer, note, at, seq, group_id) VALUES (?, {_texts(3)}, ?, ?, ?)",
+            "INSERT INTO main.snapshots (id, name, reviewer, note, at, seq, group_id) "
+            f"VALUES (?, {_texts(3)}, ?, ?, ?)",
             (number, encode_text(name), encode_text(reviewer), encode_text(note), timestamp(), seq, group),
         )
         return number
 
-    (saved,) = snapshots(connection, "WHERE id = ?", (_once(connection, "snapshot", token, write),))
-    return saved
+    number = _once(connection, "snapshot", token, write)
+    found = snapshots(connection, "WHERE id = ?", (number,))
+    return found[0] if found else Snapshot(number or 0, name, reviewer, note, "", 0, 0)  # as for a comment
 
 
 def _decide(connection: sqlite3.Connection, operation: Operation) -> int:
     group, reviewer = _add_group(connection, operation), encode_text(operation.reviewer)
+    first = newest_id(connection, "entries", "seq") + 1
     connection.executemany(
-        f"INSERT INTO entries ({_ENTRY_COLUMNS}) VALUES (?, {_texts(4)}, ?, ?, {_texts(4)})",
+        f"INSERT INTO main.entries ({_ENTRY_COLUMNS}) VALUES (?, ?, {_texts(4)}, ?, ?, {_texts(4)})",
         (
             (
+                seq,
                 group,
                 *_item_values(decision.item),
                 decision.verdict,
@@ -176,7 +198,7 @@ def _decide(connection: sqlite3.Connection, operation: Operation) -> int:
                 encode_text(decision.source),
                 encode_text(decision.cause),
             )
-            for decision in operation.decisions
+            for seq, decision in enumerate(operation.decisions, first)
         ),
     )
     return group
@@ -191,13 +213,14 @@ def _reverse(connection: sqlite3.Connection, operation: Operation) -> int | None
     root, latest = target
     group = _add_group(connection, operation, root, latest)
     connection.execute(
-        f"""{_OUTCOME} INSERT INTO entries ({_ENTRY_COLUMNS})
-        SELECT :group, t.kind, t.task_id, t.role, t.image_id, coalesce(w.verdict, 'clear'), w.label,
+        f"""{_OUTCOME} INSERT INTO main.entries ({_ENTRY_COLUMNS})
+        SELECT :newest + row_number() OVER (ORDER BY taken), :group,
+            t.kind, t.task_id, t.role, t.image_id, coalesce(w.verdict, 'clear'), w.label,
             coalesce(w.reason, ''), coalesce(w.reviewer, CAST(:reviewer AS TEXT)), coalesce(w.source, ''),
             coalesce(w.cause, '')
         FROM outcome JOIN entries t ON t.seq = taken LEFT JOIN entries w ON w.seq = winner
         WHERE coalesce(winner, 0) <= taken ORDER BY taken""",
-        {**values, "root": root, "group": group},
+        {**values, "root": root, "group": group, "newest": newest_id(connection, "entries", "seq")},
     )
     return group
 
@@ -206,9 +229,10 @@ def _result(connection: sqlite3.Connection, group: int | None) -> Result:
     """Return the effect of the operation that wrote ``group``."""
     if group is None:
         return Result()
-    (root,) = connection.execute("SELECT root FROM groups WHERE id = ?", (group,)).fetchone()
-    if root == group:
+    found = connection.execute("SELECT root FROM groups WHERE id = ?", (group,)).fetchone()
+    if found in (None, (group,)):  # None: the group has become unreadable since
         return Result(group)
+    (root,) = found
 
     def entries_by(selection: str) -> tuple[Entry, ...]:
         where = f"WHERE e.seq IN (SELECT {selection}) ORDER BY e.seq"
@@ -225,11 +249,11 @@ def _add_group(
     connection: sqlite3.Connection, operation: Operation, root: int | None = None, undoes: int | None = None
 ) -> int:
     newest = newest_id(connection, "groups")
-    group = newest + 1
+    group = max(newest, newest_id(connection, "entries", "group_id")) + 1  # an entry without its group gets none
     # A page may show a newer version than the log has, if a backup has replaced the log.
     saw = None if operation.saw is None else min(operation.saw, newest)
     connection.execute(
-        "INSERT INTO groups (id, root, undoes, at, reviewer, saw) VALUES (?, ?, ?, ?, CAST(? AS TEXT), ?)",
+        "INSERT INTO main.groups (id, root, undoes, at, reviewer, saw) VALUES (?, ?, ?, ?, CAST(? AS TEXT), ?)",
         (group, group if root is None else root, undoes, timestamp(), encode_text(operation.reviewer), saw),
     )
     return group
@@ -244,7 +268,7 @@ def _once(connection: sqlite3.Connection, kind: str, token: str, write: Callable
     if known:
         return known[0]
     number = write()
-    connection.execute("INSERT INTO tokens (kind, token, id) VALUES (?, CAST(? AS TEXT), ?)", (*key, number))
+    connection.execute("INSERT INTO main.tokens (kind, token, id) VALUES (?, CAST(? AS TEXT), ?)", (*key, number))
     return number
 
 

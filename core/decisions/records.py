@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from core.decisions.causes import CAUSE_WORDS, CAUSES, OptionalCause, implied_cause
+from core.decisions.texts import COMMENT_LENGTH, REVIEWER_LENGTH, text_fault
 from core.runtime.errors import UserError
 
 Kind = Literal["task", "instance", "image"]
@@ -144,9 +145,15 @@ class Entry(Decision):
 
 
 def check_reviewer(name: str) -> None:
-    """Raise UserError if a reviewer has no name."""
-    if not name.strip():
-        raise UserError("The reviewer has no name.", "Enter a name.")
+    """Raise UserError if the name of a reviewer is blank, too long or not text."""
+    if fault := text_fault(name, REVIEWER_LENGTH):
+        raise UserError(f"The name of the reviewer {fault}.", "Enter another name.")
+
+
+def check_comment(text: str) -> None:
+    """Raise UserError if a comment is blank, too long or not text."""
+    if fault := text_fault(text, COMMENT_LENGTH):
+        raise UserError(f"The comment {fault}.", "Enter another text.")
 
 
 @dataclass(frozen=True)
