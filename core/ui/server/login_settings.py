@@ -16,6 +16,7 @@ CLAIMS = ("name", "preferred_username", "email", "sub")
 """Claims of OpenID Connect that name a person; the first one that is given becomes the reviewer. ``sub`` always is."""
 CALLBACK = "/oauth2callback"
 _MIN_SECRET = 32
+INSTALL = "Install what it needs: pip install -r requirements-login.txt"
 FIX = "Correct [auth] in secrets.toml (docs/security.md), then start the dashboard again."
 
 

@@ -14,7 +14,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from starlette.websockets import WebSocketClose
 
 from core.runtime.access import TOKEN_PARAMETER
-from core.ui.server.rules import is_known_host, is_loopback, is_login_configured, is_own_origin
+from core.ui.server.login_guard import check_login
+from core.ui.server.login_settings import is_login_configured
+from core.ui.server.rules import is_known_host, is_loopback, is_own_origin
 
 HEADERS = {
     # Pages load nothing from other machines; Streamlit's page needs inline scripts, eval (Vega, Plotly) and blobs.
@@ -46,6 +48,8 @@ class SecurityHeaders:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on, and add the headers to its answer."""
+
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 MutableHeaders(scope=message).update(HEADERS)
@@ -59,7 +63,7 @@ class AccessGuard:
 
     Args:
         token: Secret that the first request carries in its address; a cookie carries its hash from then on. Empty: no
-            token. A login (:func:`is_login_configured`) replaces it.
+            token. A login (:func:`~core.ui.server.login_settings.is_login_configured`) replaces it.
         base_path: ``server.baseUrlPath`` with a leading and no trailing slash; empty at the root.
     """
 
@@ -68,6 +72,7 @@ class AccessGuard:
         self._proof = hashlib.sha256(token.encode()).hexdigest()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on, or answer it with a refusal."""
         answer = None if scope["type"] not in ("http", "websocket") else self._answer(HTTPConnection(scope))
         if answer is None:
             await self._app(scope, receive, send)
@@ -78,6 +83,7 @@ class AccessGuard:
 
     def _answer(self, request: HTTPConnection) -> Response | None:
         """Return the answer to a request that must not reach the dashboard; None: it may."""
+        path = request.scope["path"]  # request.url would be made of the Host header
         host, origin = request.headers.get("host"), request.headers.get("origin")
         if not is_known_host(host):
             return refusal(
@@ -90,10 +96,13 @@ class AccessGuard:
             return refusal(
                 "Foreign page", f"A page of {origin!r} sent this request.", "Open the dashboard in a tab of its own."
             )
-        if request.url.path == self._base_path + METRICS:
+        if path == self._base_path + METRICS:
             return Response(status_code=404)
-        if request.url.path == self._base_path + HEALTH or is_login_configured():
+        if path == self._base_path + HEALTH:
             return None
+        if is_login_configured():
+            refused = check_login(request, self._base_path)
+            return refused and refusal(*refused)
         if self._token:
             return self._check_token(request)
         if not is_loopback((request.scope.get("server") or ("", None))[0]):
@@ -110,14 +119,14 @@ class AccessGuard:
         if request.scope["type"] == "http" and given is not None and _is_equal(given, self._token):
             # The token leaves the address, which people copy, bookmark and show.
             others = [(name, value) for name, value in request.query_params.multi_items() if name != TOKEN_PARAMETER]
-            path = "/" + quote(request.url.path.lstrip("/\\"))
+            path = "/" + quote(request.scope["path"].lstrip("/\\"))
             answer = Response(status_code=303, headers={"Location": f"{path}?{urlencode(others)}".rstrip("?")})
             answer.set_cookie(
                 cookie,
                 self._proof,
                 path=self._base_path or "/",
                 httponly=True,
-                secure=request.url.scheme == "https",
+                secure=request.scope["scheme"] == "https",
                 samesite="lax",  # with "strict", the redirect from a link in another program would arrive without it
             )
             return answer

@@ -10,7 +10,7 @@ from streamlit.web.server.starlette.starlette_websocket import is_host_allowed
 
 from core.runtime.access import TOKEN_VARIABLE
 from core.runtime.errors import UserError
-from core.ui.server.login_settings import is_login_configured as is_login_configured
+from core.ui.server.login_settings import is_login_configured
 
 MIN_TOKEN_LENGTH = 16
 """Shorter tokens could be guessed by trying."""

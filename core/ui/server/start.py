@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import sys
 import tempfile
-import threading
 import webbrowser
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager, nullcontext
 from functools import partial
 from html import escape
 from pathlib import Path
+from threading import Thread
 from typing import Any
 from urllib.parse import urlencode
 
@@ -22,9 +22,10 @@ from streamlit.web.server.server_util import get_url
 from core.runtime.access import LOCAL_HOSTS, TOKEN_PARAMETER, TOKEN_VARIABLE, WILDCARDS
 from core.runtime.errors import UserError
 from core.runtime.roots import ROOTS_VARIABLE, restrict
+from core.ui.server.login_settings import is_login_configured
 from core.ui.server.middleware import AccessGuard, SecurityHeaders
 from core.ui.server.pages import page_routes
-from core.ui.server.rules import check_start, is_login_configured, is_loopback
+from core.ui.server.rules import check_start, is_loopback
 from core.ui.shell.guard import report_script_error
 
 SCRIPT = Path(__file__).resolve().parents[1] / "entry" / "dashboard.py"
@@ -74,12 +75,12 @@ async def _announce(token: str, _: object) -> AsyncIterator[None]:
     """Print the addresses and open the browser once the server listens."""
     urls = addresses("" if is_login_configured() else token)
     print("", "TaskLens runs at", *urls, "Stop it with Ctrl-C.", sep="\n  ", end="\n\n", flush=True)
-    with nullcontext() if config.get_option("server.headless") else _browser(urls[0]):
+    with nullcontext() if config.get_option("server.headless") else browser(urls[0]):
         yield
 
 
 @contextmanager
-def _browser(url: str) -> Iterator[None]:
+def browser(url: str) -> Iterator[None]:
     """Open the address in the browser.
 
     With a token, what is opened is a file that leads to it: unlike a browser's arguments, only its owner can read it.
@@ -88,5 +89,5 @@ def _browser(url: str) -> Iterator[None]:
         page = Path(folder) / "open.html"
         page.write_text(f'<!DOCTYPE html><meta http-equiv="refresh" content="0; url={escape(url)}">', encoding="utf-8")
         opened = page.as_uri() if f"?{TOKEN_PARAMETER}=" in url else url
-        threading.Thread(target=webbrowser.open, args=[opened], daemon=True).start()
+        Thread(target=webbrowser.open, args=[opened], daemon=True).start()
         yield
