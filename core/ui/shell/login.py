@@ -6,10 +6,8 @@ import streamlit as st
 from streamlit.errors import Error
 
 from core.runtime.errors import UserError
-from core.ui.server.login_settings import FIX, LoginSettings, login_settings, reviewer_name
+from core.ui.server.login_settings import FIX, INSTALL, LoginSettings, login_settings, reviewer_name
 from core.ui.shell.guard import guarded, page_body, report_errors
-
-INSTALL = "Install what it needs: pip install -r requirements-login.txt"
 
 
 def log_in() -> str:
