@@ -114,27 +114,15 @@ def test_the_printed_addresses_reach_this_server_only(
     assert {urlsplit(url).query for url in start.addresses("")} == {""}
 
 
-def test_the_browser_is_not_given_the_token_as_an_argument(monkeypatch: pytest.MonkeyPatch) -> None:
-    opened: list[str] = []
-    monkeypatch.setattr(start, "Thread", lambda target, args, daemon: _Call(opened, args))
+def test_the_browser_is_not_given_the_token_as_an_argument(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
     url = f"http://127.0.0.1:8501/?token={TOKEN}"
-    with start.browser(url):
-        (address,) = opened
+    with start.redirect_file(url) as address:
         page = Path(url2pathname(unquote(urlsplit(address).path)))
         assert TOKEN not in address
         assert url in page.read_text()
         assert stat.S_IMODE(page.parent.stat().st_mode) == 0o700
     assert not page.exists()
-    with start.browser("http://127.0.0.1:8501/"):
-        assert opened[1] == "http://127.0.0.1:8501/"
-
-
-class _Call:
-    def __init__(self, opened: list[str], args: list[str]) -> None:
-        self._opened, self._args = opened, args
-
-    def start(self) -> None:
-        self._opened += self._args
 
 
 def test_the_command_hands_the_token_over_in_the_environment(arguments: list[str], tmp_path: Path) -> None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import sys
 import tempfile
+import time
 import webbrowser
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager, nullcontext
+from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from html import escape
 from pathlib import Path
@@ -31,6 +32,8 @@ from core.ui.shell.guard import report_script_error
 SCRIPT = Path(__file__).resolve().parents[1] / "entry" / "dashboard.py"
 """The script that draws every page, in a folder of its own: Streamlit puts that first on the import path."""
 _WRONG_USE = 2
+_BROWSER_SECONDS = 60
+"""How long a browser may take to read the file that it is given."""
 
 
 def app_options() -> dict[str, Any]:
@@ -75,19 +78,23 @@ async def _announce(token: str, _: object) -> AsyncIterator[None]:
     """Print the addresses and open the browser once the server listens."""
     urls = addresses("" if is_login_configured() else token)
     print("", "TaskLens runs at", *urls, "Stop it with Ctrl-C.", sep="\n  ", end="\n\n", flush=True)
-    with nullcontext() if config.get_option("server.headless") else browser(urls[0]):
-        yield
+    if not config.get_option("server.headless"):
+        Thread(target=_open_browser, args=[urls[0]], daemon=True).start()
+    yield
+
+
+def _open_browser(url: str) -> None:
+    with redirect_file(url) as address:
+        webbrowser.open(address)
+        time.sleep(_BROWSER_SECONDS)
 
 
 @contextmanager
-def browser(url: str) -> Iterator[None]:
-    """Open the address in the browser.
-
-    With a token, what is opened is a file that leads to it: unlike a browser's arguments, only its owner can read it.
-    """
-    with tempfile.TemporaryDirectory(prefix="tasklens-") as folder:  # mode 700
-        page = Path(folder) / "open.html"
+def redirect_file(url: str) -> Iterator[str]:
+    """Yield the address of a file that leads to ``url``: unlike a browser's arguments, only its owner can read it."""
+    home = Path.home()  # Firefox and Chromium as Snap packages read neither /tmp nor hidden folders
+    folder = home if os.access(home, os.W_OK) else None
+    with tempfile.TemporaryDirectory(prefix="tasklens-", dir=folder) as private:  # mode 700
+        page = Path(private) / "open.html"
         page.write_text(f'<!DOCTYPE html><meta http-equiv="refresh" content="0; url={escape(url)}">', encoding="utf-8")
-        opened = page.as_uri() if f"?{TOKEN_PARAMETER}=" in url else url
-        Thread(target=webbrowser.open, args=[opened], daemon=True).start()
-        yield
+        yield page.as_uri()
