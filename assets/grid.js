@@ -75,7 +75,7 @@ class Grid {
 
   // Bring the memory of this grid to the epoch that Python requests. True: Python must be informed.
   remember(head) {
-    const name = `${head.session}/${head.key}`;
+    const name = JSON.stringify([head.session, head.key]);
     const memory = memories.get(name) ?? { seq: 0, log: [], selected: new Set(), opened: null };
     memories.set(name, (this.memory = memory));
     if (memory.epoch === head.epoch) return false;

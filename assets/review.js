@@ -10,6 +10,7 @@ const LATE_MS = 1500; // a decision that waits longer is reported in the banner
 const AGAIN_MS = 2500; // a report without an answer is sent again
 const REST_MS = 160; // the focus rests this long before its details are requested
 const QUEUE_LENGTH = 500; // keys pressed while a page is loading
+const SHOWN_REFUSALS = 5; // reasons in the banner at once
 const AWAY_MS = 4000; // the grid waits this long for its new element, and queues the keys pressed meanwhile
 const memories = new Map(); // scope -> {log, done, undone}; outlives the grid
 let review = null; // the only grid; Streamlit may redraw its element elsewhere and keep both for a while
@@ -57,6 +58,13 @@ class Review {
     this.banner = element("div", "banner", box);
     this.banner.setAttribute("role", "alert");
     this.banner.hidden = true;
+    this.bannerText = element("span", "", this.banner);
+    this.refusals = []; // why operations were rejected, until the reviewer dismisses the message
+    this.dismiss = button(this.banner, "Dismiss", "", () => {
+      this.refusals = [];
+      this.tick();
+      this.nodes[this.focus]?.focus({ preventScroll: true });
+    });
 
     const top = element("div", "top", box);
     this.progress = element("progress", "", top);
@@ -151,14 +159,15 @@ class Review {
   update(data, setStateValue) {
     this.set = setStateValue;
     this.path = location.pathname;
-    const scope = `${data.workspace}/${data.reviewer}`;
+    const { scope, workspace, reviewer } = data;
     if (this.scope !== scope) {
       this.scope = scope;
-      const fresh = () => ({ log: new OperationLog(scope), done: [], undone: [] });
+      const fresh = () => ({ log: new OperationLog(workspace, reviewer), done: [], undone: [] });
       memories.set(scope, (this.memory = memories.get(scope) ?? fresh()));
       this.log = this.memory.log;
-      this.box.dataset.scope = scope;
+      this.box.dataset.reviewer = reviewer;
     }
+    this.comment.input.maxLength = data.comment_length;
     const news = data.acked.filter(([token]) => !this.log.settled.has(token)); // Python repeats them until the next report
     this.log.settle(news.map(([token]) => token));
     this.fault = data.error;
@@ -169,7 +178,7 @@ class Review {
     const messages = news.map(([, text]) => text).filter(Boolean);
     const refusals = news.filter(([, , lost]) => lost);
     if (messages.length) this.announce(messages.at(-1));
-    if (refusals.length) this.refusal = refusals.at(-1)[1];
+    this.refusals.push(...refusals.map(([, text]) => text));
     this.coming = data;
     this.settle();
     if (this.log.pending.length && !this.flying && !this.fault) this.report();
@@ -255,14 +264,18 @@ class Review {
   }
 
   effect(op) {
-    if (!op.effect) {
-      const items = op.act === "decide" ? (op.items ?? []) : [];
-      op.effect = new Map(
-        items.map(([kind, task, role, image, verdict, label]) => [
-          keyOf(kind, task, role, image),
-          verdict === "clear" ? null : [verdict, label, op.cause],
-        ]),
-      );
+    if (!(op.effect instanceof Map)) {
+      try {
+        const items = op.act === "decide" ? (op.items ?? []) : [];
+        op.effect = new Map(
+          items.map(([kind, task, role, image, verdict, label]) => [
+            keyOf(kind, task, role, image),
+            verdict === "clear" ? null : [verdict, label, op.cause],
+          ]),
+        );
+      } catch {
+        op.effect = new Map(); // malformed: Python rejects it, with its reason
+      }
     }
     return op.effect;
   }
@@ -548,16 +561,25 @@ class Review {
       this.set("view", { ...this.view, again: Date.now() });
     }
     const many = formatCount(this.log.pending.length, "decision");
+    for (const stored of this.log.damaged.splice(0))
+      this.refusals.push(`An operation that this browser had stored is damaged: ${stored}`);
     let text = "";
+    let isFinal = false;
     if (this.log.pending.length && (late || this.fault)) {
       const why = this.fault ? `${this.fault[0]} ${this.fault[1]}` : "The server does not respond.";
       const where = this.log.volatile
         ? `${many} only on this page (the browser's storage is full): do not close it`
         : `${many} kept in this browser`;
       text = `Not saved yet: ${where}. ${why} They are resent automatically.`;
-    } else if (this.refusal) text = this.refusal;
+    } else if (this.refusals.length) {
+      const more = this.refusals.length - SHOWN_REFUSALS;
+      const shown = this.refusals.slice(0, SHOWN_REFUSALS).join("\n");
+      text = `Not saved: ${formatCount(this.refusals.length, "rejected operation")}.\n${shown}${more > 0 ? `\nand ${more} more` : ""}`;
+      isFinal = true;
+    }
     this.banner.hidden = !text;
-    if (this.banner.textContent !== text) this.banner.textContent = text;
+    this.dismiss.hidden = !isFinal;
+    if (this.bannerText.textContent !== text) this.bannerText.textContent = text;
   }
 
   // ---- keys and mouse
@@ -594,7 +616,6 @@ class Review {
     const name = keyName(event);
     if (!this.knows(name)) return;
     event.preventDefault();
-    this.refusal = "";
     if (this.turning || !this.box.isConnected) {
       if (this.queue.length < QUEUE_LENGTH) this.queue.push(name);
     } else this.press(name);

@@ -16,6 +16,10 @@ function button(parent, text, label, act) {
   return el;
 }
 
+// Whether a text has nothing to see: only separators, control and format characters. core/decisions/texts.py has the
+// same rule; trim() leaves some of these.
+const isBlank = (text) => /^[\p{Z}\p{Cc}\p{Cf}\p{Cs}]*$/u.test(text);
+
 class Dialog {
   constructor(parent, className, title) {
     this.node = element("dialog", className, parent);
@@ -63,7 +67,7 @@ class Ask extends Dialog {
   finish() {
     const text = this.input.value.trim();
     this.close();
-    if (text) this.then(text);
+    if (!isBlank(text)) this.then(text);
   }
 }
 

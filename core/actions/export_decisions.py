@@ -56,6 +56,7 @@ def provenance(workspace: Workspace) -> dict[str, Any]:
         "counts": tables.verdict_counts(log),
         "removals": tables.removal_counts(log),
         "conflicts": len(log.conflicts()),
+        "unreadable_rows": [str(row) for row in log.unreadable_rows()],
         "reviewers": reviewers,
         "agreement": pairwise_agreement(log, [row["reviewer"] for row in reviewers]),
     }

@@ -1,4 +1,4 @@
-"""Import a file of decisions: read and check it, compare it with the log, and write it in full or not at all.
+"""Import a file of decisions: read and check it, then compare it with the log and write it in one transaction.
 
 The table is that of :mod:`core.decisions.table`, as csv, parquet or JSON (a list of rows, or what
 :func:`core.decisions.export_tables.write_decision_files` wrote), or one of cleanlab's (:mod:`core.decisions.cleanlab`).
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import numbers
+import reprlib
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -21,9 +22,10 @@ from core.decisions.causes import CAUSES
 from core.decisions.checks import known_keys
 from core.decisions.cleanlab import is_cleanlab, issue_decisions
 from core.decisions.image_names import with_image_ids
-from core.decisions.log import DecisionLog
-from core.decisions.records import ISSUE_VERDICTS, Decision, Entry, Item, Operation, Verdict
+from core.decisions.log import DecisionLog, LogTransaction
+from core.decisions.records import ISSUE_VERDICTS, Decision, Entry, Item, Operation, Verdict, check_reviewer
 from core.decisions.table import COLUMNS, ITEM, VERDICTS, unescape_formulas
+from core.decisions.texts import COMMENT_LENGTH, REVIEWER_LENGTH, is_blank, text_fault
 from core.runtime.errors import UserError
 from core.runtime.files import content_hash
 from core.tasks.tables import read_table
@@ -31,6 +33,12 @@ from core.tasks.tasklist import TaskList
 
 TABLE = "table of decisions"
 """What error messages call the file."""
+_MOST_CHARACTERS = {
+    "reviewer": REVIEWER_LENGTH,
+    "comment": COMMENT_LENGTH,
+    "reason": COMMENT_LENGTH,
+    "source": COMMENT_LENGTH,
+}
 
 
 @dataclass(frozen=True)
@@ -81,6 +89,8 @@ def read_decision_file(
     Raises:
         UserError: the file cannot be read, or a row is invalid; the message names the first such row and its field.
     """
+    if reviewer:
+        check_reviewer(reviewer)
     table = read_table(path, TABLE, None)
     if isinstance(table, dict):
         rows = [*table["decisions"], *table.get("comments", ())] if "decisions" in table else None
@@ -105,6 +115,15 @@ def read_decision_file(
     return replace(_RowReader(table, path.name, images, tasks, reviewer or "import").read(), notes=notes)
 
 
+_QUOTED = reprlib.Repr()
+_QUOTED.maxstring = _QUOTED.maxother = 80
+
+
+def _quoted(value: Any) -> str:
+    """Return a value of the file for a message, shortened."""
+    return _QUOTED.repr(value)
+
+
 class _RowReader:
     """A reader of one table, row by row; rows are counted from 1."""
 
@@ -127,7 +146,9 @@ class _RowReader:
         for number, values in enumerate(self.table[columns].itertuples(index=False, name=None), 1):
             row = {name: self._text(number, name, value) for name, value in zip(columns, values, strict=True)}
             item = self._item(number, row)
-            reviewer = row["reviewer"] if row.get("reviewer", "").strip() else self.reviewer
+            for name in (name for name in _MOST_CHARACTERS if name in row):
+                self._check_text(number, name, row[name])
+            reviewer = row.get("reviewer") or self.reviewer
             if comment := row.get("comment", ""):
                 comments.append(ImportedComment(item, reviewer, comment))
             decision = self._decision(number, row, item, reviewer)
@@ -150,38 +171,44 @@ class _RowReader:
     def _text(self, number: int, column: str, value: Any) -> str:
         """Return a cell as text; programs write names like 007 as numbers, and nothing as NaN."""
         if isinstance(value, str):
-            return value
+            return value if column != "reviewer" or not is_blank(value) else ""
         if value is None or value is pd.NA or (isinstance(value, float) and np.isnan(value)):
             return ""
         is_whole = isinstance(value, float) and value.is_integer()  # in a column of whole numbers with gaps
         if is_whole or (isinstance(value, numbers.Integral) and not isinstance(value, bool)):
             return str(int(value))
-        raise self._error(number, column, f"is {value!r}, which is not text", "Correct it.")
+        raise self._error(number, column, f"is {_quoted(value)}, which is not text", "Correct it.")
+
+    def _check_text(self, number: int, column: str, text: str) -> None:
+        """Refuse a text that the log or a page could not hold."""
+        may_be_blank = not text or column in ("reason", "source")
+        if fault := text_fault(text, _MOST_CHARACTERS[column], may_be_blank=may_be_blank):
+            raise self._error(number, column, fault, "Correct it, or leave it empty.")
 
     def _item(self, number: int, row: Mapping[str, str]) -> Item:
         kind, task, role, image = (row.get(name, "") for name in ITEM)
         implied = "image" if not task else "instance" if image else "task"
         if kind and kind not in ("task", "instance", "image"):
-            raise self._error(number, "kind", f"is {kind!r}", "Use task, instance or image, or leave it empty.")
+            raise self._error(number, "kind", f"is {_quoted(kind)}", "Use task, instance or image, or leave it empty.")
         if not task and not image:
             raise self._error(number, "image_id", "is empty, and so is task_id", "Name an image, a task or both.")
         if kind and kind != implied:
             ids = {"task": "only a task_id", "image": "only an image_id", "instance": "a task_id and an image_id"}[kind]
-            problem = f"is {kind!r}, but the row names an item of kind {implied}"
+            problem = f"is {_quoted(kind)}, but the row names an item of kind {implied}"
             raise self._error(number, "kind", problem, f"A row of kind {kind} has {ids}.")
         if implied == "instance" and role not in ("support", "query"):
             fix = "Use support or query where a row names a task and an image."
-            raise self._error(number, "role", f"is {role!r}", fix)
+            raise self._error(number, "role", f"is {_quoted(role)}", fix)
         if implied != "instance" and role:
-            problem = f"is {role!r}, but the row names an item of kind {implied}"
+            problem = f"is {_quoted(role)}, but the row names an item of kind {implied}"
             raise self._error(number, "role", problem, "Leave it empty.")
         if (implied, task, role, image) not in self.known:
             column = "task_id" if implied == "task" else "image_id"
-            place = f" as {role} of task {task!r}" if implied == "instance" else ""
+            place = f" as {role} of task {_quoted(task)}" if implied == "instance" else ""
             raise self._error(
                 number,
                 column,
-                f"{(image or task)!r} is not in the training tasks{place}",
+                f"{_quoted(image or task)} is not in the training tasks{place}",
                 "Check the ids, or delete the row: only items of the training tasks can be decided on.",
             )
         return Item(implied, task, role, image)  # type: ignore[arg-type]  # one of the three
@@ -191,24 +218,26 @@ class _RowReader:
         if not verdict and not name:
             return None
         if verdict not in VERDICTS:
-            raise self._error(number, "verdict", f"is {verdict!r}", f"Use one of {', '.join(VERDICTS)}.")
+            raise self._error(number, "verdict", f"is {_quoted(verdict)}", f"Use one of {', '.join(VERDICTS)}.")
         if verdict != "relabel" and name:
-            problem = f"is {name!r}, but the verdict is {verdict}"
+            problem = f"is {_quoted(name)}, but the verdict is {verdict}"
             raise self._error(number, "label", problem, "Leave it empty or use relabel.")
         label = None
         if verdict == "relabel":
             if item.kind == "task":
                 raise self._error(number, "verdict", "is relabel, but a task has no label", "Relabel its images.")
             if name not in self.classes:
-                suggestions = difflib.get_close_matches(name, self.classes, 3) or list(self.classes)[:3]
-                problem = f"{name!r} is not a class of {self.images.name}" if name else "is empty"
+                suggestions = difflib.get_close_matches(name[:100], self.classes, 3) or list(self.classes)[:3]
+                problem = f"{_quoted(name)} is not a class of {self.images.name}" if name else "is empty"
                 fix = f"A relabel needs the name of a class, for example {', '.join(suggestions)}."
                 raise self._error(number, "label", problem, fix)
             label = self.classes[name]
         if cause and cause not in CAUSES:
-            raise self._error(number, "cause", f"is {cause!r}", f"Use one of {', '.join(CAUSES)}, or leave it empty.")
+            raise self._error(
+                number, "cause", f"is {_quoted(cause)}", f"Use one of {', '.join(CAUSES)}, or leave it empty."
+            )
         if verdict == "relabel" and cause not in ("", "label-error"):
-            problem = f"is {cause!r}, but the verdict is relabel"
+            problem = f"is {_quoted(cause)}, but the verdict is relabel"
             raise self._error(number, "cause", problem, "Leave it empty or use label-error.")
         source = row.get("source", "") or f"import:{self.source}"
         return Decision(item, cast(Verdict, verdict), label, row.get("reason", ""), reviewer, source, cause)
@@ -266,8 +295,32 @@ class ImportPlan:
         return [*(lines or ["nothing new"]), *self.notes]
 
 
-def plan_import(log: DecisionLog, file: DecisionFile) -> ImportPlan:
-    """Return what importing a file would write to the log."""
+def import_file(log: DecisionLog, file: DecisionFile, *, keep: bool = True) -> ImportPlan:
+    """Write the decisions and comments of a file to the log, and return what was written.
+
+    The plan is made and carried out in one transaction, so no other decision comes between. Decisions are written as if
+    those of others had not been seen, so what differs from theirs is a conflict until somebody resolves it. A comment
+    is written once, however often its file is imported.
+
+    Args:
+        keep: False: undo everything at the end. So a dry run fails wherever the import would.
+
+    Raises:
+        UserError: the log cannot be written; it is then unchanged.
+    """
+    with log.transaction(keep=keep) as transaction:
+        plan = _plan(transaction, file)
+        for operation in _operations(plan.decisions):
+            transaction.apply(operation)
+        for comment in plan.comments:
+            key = (getattr(comment.item, name) for name in ITEM)
+            token = content_hash("import", *key, comment.reviewer, comment.text)
+            transaction.comment(comment.item, comment.reviewer, comment.text, token)
+    return plan
+
+
+def _plan(log: LogTransaction, file: DecisionFile) -> ImportPlan:
+    """Return what importing a file writes to the log."""
     plan, current, already_decided = ImportPlan(file.source, notes=list(file.notes)), log.current(), 0
     by_reviewer = {name: log.decisions_of(name) for name in {decision.reviewer for decision in file.decisions}}
     for decision in file.decisions:
@@ -296,21 +349,6 @@ def plan_import(log: DecisionLog, file: DecisionFile) -> ImportPlan:
     existing = {ImportedComment(comment.item, comment.reviewer, comment.text) for comment in log.comments()}
     plan.comments = [comment for comment in file.comments if comment not in existing]
     return plan
-
-
-def write_import(log: DecisionLog, plan: ImportPlan) -> None:
-    """Write a plan to the log: its decisions in one transaction, then its comments.
-
-    Decisions are written as if those of others had not been seen, so what differs from theirs is a conflict until
-    somebody resolves it. A comment is written once, however often its file is imported.
-
-    Raises:
-        UserError: the log cannot be written; no decision is then written.
-    """
-    log.submit(_operations(plan.decisions))
-    for comment in plan.comments:
-        token = content_hash("import", *(getattr(comment.item, name) for name in ITEM), comment.reviewer, comment.text)
-        log.comment(comment.item, comment.reviewer, comment.text, token)
 
 
 def _operations(decisions: Sequence[Decision]) -> list[Operation]:

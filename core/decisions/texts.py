@@ -17,11 +17,10 @@ def is_blank(text: str) -> bool:
     return all(unicodedata.category(character) in ("Zs", "Zl", "Zp", "Cc", "Cf", "Cs") for character in text)
 
 
-def text_fault(text: str, most: int) -> str:
+def text_fault(text: str, most: int, *, may_be_blank: bool = False) -> str:
     """Return what is wrong with a text of at most ``most`` characters, such as ``is blank``; empty if nothing is."""
-    if is_blank(text):
-        return "is blank"
     if len(text) > most:
         return f"has {len(text):,} characters, more than {most:,}"
-    broken = next((character for character in text if "\ud800" <= character <= "\udfff"), "")
-    return f"contains U+{ord(broken):04X}, which is half of a character" if broken else ""
+    if broken := next((character for character in text if "\ud800" <= character <= "\udfff"), ""):
+        return f"contains U+{ord(broken):04X}, which is half of a character"
+    return "is blank" if is_blank(text) and not may_be_blank else ""

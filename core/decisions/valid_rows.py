@@ -18,6 +18,9 @@ LARGEST_ID = 2**53
 """Numbers of rows are at most this large, so that one from outside leaves room for more."""
 
 
+_NAMED_ROWS = 5
+
+
 class UnreadableRow(NamedTuple):
     """A row that is left out: its table, its number, and the first column that is invalid."""
 
@@ -87,6 +90,15 @@ _RULES: dict[str, dict[str, str]] = {
 }
 """Conditions on the columns of each table; a name that ends with a space is a second condition on a column."""
 _KEYS = {table: next(iter(rules)) for table, rules in _RULES.items()}
+
+
+def unreadable_text(rows: Sequence[UnreadableRow]) -> str:
+    """Return a sentence on the rows that are left out; empty if there are none."""
+    if not rows:
+        return ""
+    named = ", ".join(map(str, rows[:_NAMED_ROWS]))
+    more = f" and {len(rows) - _NAMED_ROWS:,} more" if len(rows) > _NAMED_ROWS else ""
+    return f"Invalid rows of the decision log are left out: {named}{more}."
 
 
 class RowCheck:

@@ -10,27 +10,40 @@ An operation as the browser sends it::
 
 ``cause`` is that of the items that are removed; what an earlier page left behind has none, and means a label error.
 Every other decision is about the label.
+
+An operation that can never be applied, such as one on an unknown item, is rejected by itself: it is acknowledged with
+the reason, so that the browser sends it no more, and those after it are applied. An error of the log or of a disk
+rejects none: nothing is acknowledged, and the browser sends all of them again.
 """
 
 from __future__ import annotations
 
 import base64
 import binascii
+import sqlite3
 import zlib
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, cast
+from functools import cached_property, partial
+from typing import Annotated, Any, Literal, NamedTuple, TypeVar, cast
 
 import numpy as np
+from pydantic import ConfigDict, Strict, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass as checked_dataclass
 
 from core.decisions.causes import Cause, OptionalCause
-from core.decisions.log import DecisionLog
-from core.decisions.records import Act, Decision, Item, Operation, Result, Verdict
+from core.decisions.checks import known_keys
+from core.decisions.log import DecisionLog, LogTransaction
+from core.decisions.records import Act, Decision, Item, Operation, Result, Verdict, check_comment, check_reviewer
 from core.review.review_queue import Queue
-from core.runtime.errors import UserError
+from core.runtime.errors import TransientError, UserError
+from core.runtime.stored import Text, fault_of
+from core.tasks.tasklist import TaskList
 
 SUGGESTION_ACCEPTED = "the suggestion was accepted"
 """Reason of a decision to accept the suggested class."""
+T = TypeVar("T")
 _MOST_ITEMS = 1 << 24
 """Longer selections are not decompressed: a damaged or hostile one could fill the memory."""
 
@@ -43,12 +56,58 @@ class OperationAck:
         act: decide, undo, redo or comment; empty if unknown.
         result: What an undo or redo did.
         error: Why the operation was rejected; empty if it was applied.
+        item: Of a rejected operation, what it was about, such as ``image 12 and 3 more``; empty if it names none.
     """
 
     token: str
     act: str = ""
     result: Result | None = None
     error: str = ""
+    item: str = ""
+
+
+class _ItemRow(NamedTuple):
+    kind: Text
+    task: Text
+    role: Text
+    image: Text
+
+
+_Integer = Annotated[int, Strict()]
+_IGNORED = ConfigDict(extra="ignore")  # newer pages may send more
+
+
+@checked_dataclass(frozen=True, config=_IGNORED)
+class _Decide:
+    """Decisions on items, or on a set of positions of the queue of ``run``."""
+
+    token: Text
+    act: Literal["decide"]
+    verdict: Text = ""
+    label: _Integer | None = None
+    cause: Text | None = None
+    run: Text = ""
+    saw: Any = None
+    items: list[tuple[Text, Text, Text, Text, Text, _Integer | None]] | None = None
+    set: Text | None = None
+
+
+@checked_dataclass(frozen=True, config=_IGNORED)
+class _Reverse:
+    """An undo or redo."""
+
+    token: Text
+    act: Literal["undo", "redo"]
+
+
+@checked_dataclass(frozen=True, config=_IGNORED)
+class _Comment:
+    """A comment on the first of ``items``."""
+
+    token: Text
+    act: Literal["comment"]
+    text: Text
+    items: list[_ItemRow]
 
 
 def encode_positions(positions: np.ndarray, n: int) -> str:
@@ -72,68 +131,149 @@ def decode_positions(text: str) -> np.ndarray:
 
 
 def submit(
-    log: DecisionLog, sent: Sequence[Any], reviewer: str, is_blind: bool, queue_of: Callable[[str], Queue]
+    log: DecisionLog,
+    sent: Sequence[Any],
+    reviewer: str,
+    is_blind: bool,
+    queue: Queue,
+    tasks: TaskList,
+    queue_of: Callable[[str], Queue],
 ) -> list[OperationAck]:
-    """Write operations that the browser has no acknowledgement of; decisions in one transaction, in their order.
+    """Write operations that the browser has no acknowledgement of, in one transaction and in their order.
 
     Args:
         is_blind: The reviewer sees no decisions of others, so the operation resolves no conflicts.
+        queue: The queue on the page.
+        tasks: The training tasks; only their items can be decided on.
         queue_of: Returns the queue with that run id; raises UserError if there is none.
 
     Returns:
         One acknowledgement per operation with a token, in the order sent.
 
     Raises:
-        UserError: the log could not be written; no decision then counts as done, and the browser sends all again.
+        UserError: the log could not be written, or the reviewer has no proper name. Nothing is acknowledged.
     """
+    messages = [dict(message) for message in sent if isinstance(message, Mapping) and _token(message)]
+    if not messages:
+        return []
+    check_reviewer(reviewer)
+    translator = _Translator(reviewer, is_blind, queue, tasks, queue_of)
+    prepared = [(message, _attempt(partial(translator.translate, message))) for message in messages]
     acks: dict[str, OperationAck] = {}
-    operations: list[Operation] = []
-    comments: list[tuple[Item, str, str]] = []
-    for message in sent:
-        if not isinstance(message, Mapping) or not isinstance(message.get("token"), str) or not message["token"]:
-            continue
-        token, act = message["token"], str(message.get("act", ""))
-        try:
-            if act == "comment":
-                comments.append((_item(message["items"][0]), str(message["text"]), token))
-                acks[token] = OperationAck(token, act)
-            else:
-                operations.append(_operation(message, reviewer, is_blind, queue_of))
-        except (UserError, LookupError, TypeError, ValueError) as error:
-            reason = str(error) if isinstance(error, UserError) else "It is malformed."
-            acks[token] = OperationAck(token, act, error=reason)
-    for operation, result in zip(operations, log.submit(operations), strict=True):
-        reverses = operation.act != "decide"
-        acks[operation.token] = OperationAck(operation.token, operation.act, result if reverses else None)
-    for item, text, token in comments:
-        log.comment(item, reviewer, text, token)
+    with log.transaction() as transaction:
+        for message, (write, reason) in prepared:
+            token, act, result = _token(message), str(message.get("act", ""))[:20], None
+            if write is not None:
+                result, reason = _attempt(partial(_written, transaction, write))
+            acks[token] = OperationAck(token, act, result, reason, _items_text(message) if reason else "")
     return list(acks.values())
 
 
-def _item(values: Sequence[Any]) -> Item:
-    kind, task, role, image = values[:4]
-    return Item(kind, str(task), str(role), str(image))
+_DECIDE, _REVERSE, _COMMENT = TypeAdapter(_Decide), TypeAdapter(_Reverse), TypeAdapter(_Comment)
+_Write = Callable[[LogTransaction], Result | None]
 
 
-def _operation(
-    message: Mapping[str, Any], reviewer: str, is_blind: bool, queue_of: Callable[[str], Queue]
-) -> Operation:
-    act, token = message["act"], message["token"]
-    if act != "decide":
-        return Operation(cast(Act, act), reviewer, token)
-    verdict, label, source = message["verdict"], message.get("label"), str(message.get("run", ""))
-    reason = SUGGESTION_ACCEPTED if verdict == "accept" else ""
-    cause = cast(Cause, message.get("cause") or "label-error")
-    saw = None if is_blind or not isinstance(message.get("saw"), int) else message["saw"]
-    if "set" in message:
-        queue, positions = queue_of(source), decode_positions(str(message["set"]))
-        decisions = _same_decision(queue, positions, verdict, label, cause, reason, reviewer)
-    else:
-        decisions = tuple(
-            Decision(_item(values), values[4], values[5], reason, reviewer, source, _cause_of(values[4], cause))
-            for values in message["items"]
-        )
-    return Operation("decide", reviewer, token, decisions, saw)
+def _token(message: Mapping[str, Any]) -> str:
+    token = message.get("token")
+    return token if isinstance(token, str) else ""
+
+
+def _attempt(act: Callable[[], T]) -> tuple[T | None, str]:
+    """Return what a function returns, and why the operation is rejected; an error that may pass is raised."""
+    try:
+        return act(), ""
+    except TransientError:
+        raise
+    except UserError as error:
+        return None, str(error)
+    except ValidationError as error:
+        return None, f"It is malformed: {fault_of(error)}."
+    # Of SQLite: a value that it cannot hold; any other error of it is one of the file.
+    except (LookupError, TypeError, ValueError, OverflowError, RecursionError, sqlite3.DataError) as error:
+        return None, f"It is malformed ({type(error).__name__})."
+
+
+def _written(transaction: LogTransaction, write: _Write) -> Result | None:
+    with transaction.separately():
+        return write(transaction)
+
+
+def _items_text(message: Mapping[str, Any]) -> str:
+    """Return what an operation is about, such as ``image 12`` or ``t1 / query / 12 and 3 more``."""
+    with suppress(LookupError, TypeError):
+        items = message["items"]
+        kind, *ids = (str(value) for value in items[0][:4])
+        named = " / ".join(filter(None, ids))[:80]
+        more = f" and {len(items) - 1:,} more" if len(items) > 1 else ""
+        return f"{'image ' if kind == 'image' else ''}{named}{more}"
+    return "a selection of the whole list" if "set" in message else ""
+
+
+@dataclass(frozen=True)
+class _Translator:
+    """Translates what one reviewer's browser sends; each operation is checked by itself."""
+
+    reviewer: str
+    is_blind: bool
+    queue: Queue
+    tasks: TaskList
+    queue_of: Callable[[str], Queue]
+
+    def translate(self, message: Mapping[str, Any]) -> _Write:
+        """Return what writes an operation; raise an error that says why it can never be written."""
+        match message.get("act"):
+            case "decide":
+                operation = self._decide(_DECIDE.validate_python(message))
+            case "undo" | "redo":
+                reverse = _REVERSE.validate_python(message)
+                operation = Operation(cast(Act, reverse.act), self.reviewer, reverse.token)
+            case "comment":
+                comment = _COMMENT.validate_python(message)
+                item, text = self._item(*comment.items[0]), comment.text
+                check_comment(text)
+                return lambda log: _nothing(log.comment(item, self.reviewer, text, comment.token))
+            case act:
+                raise UserError(f"“{str(act)[:20]}” is not an operation of this version.", "Reload the page.")
+        if operation.act == "decide":
+            return lambda log: _nothing(log.apply(operation))
+        return lambda log: log.apply(operation)
+
+    def _decide(self, sent: _Decide) -> Operation:
+        reason = SUGGESTION_ACCEPTED if sent.verdict == "accept" else ""
+        cause = cast(Cause, sent.cause or "label-error")
+        saw = None if self.is_blind or type(sent.saw) is not int else min(max(sent.saw, 0), 2**62)
+        if sent.set is not None:
+            queue, positions = self.queue_of(sent.run), decode_positions(sent.set)
+            self._check_label(sent.label, lowest=-1)  # to no class: keep
+            decisions = _same_decision(queue, positions, sent.verdict, sent.label, cause, reason, self.reviewer)
+        else:
+            made = []
+            for *ids, verdict, label in sent.items or ():
+                self._check_label(label)
+                of_item = _cause_of(verdict, cause)
+                made.append(
+                    Decision(self._item(*ids), cast(Verdict, verdict), label, reason, self.reviewer, sent.run, of_item)
+                )
+            decisions = tuple(made)
+        return Operation("decide", self.reviewer, sent.token, decisions, saw)
+
+    def _item(self, kind: Any, task: str, role: str, image: str) -> Item:
+        item = Item(kind, task, role, image)
+        if item not in self.queue.positions.of_item and (kind, task, role, image) not in self._known:
+            raise UserError("It is not in the training tasks.", "Nothing can be decided on it.")
+        return item
+
+    @cached_property
+    def _known(self) -> set[tuple[str, ...]]:
+        return known_keys(self.tasks)  # rarely needed: the queue on the page has nearly all of them
+
+    def _check_label(self, label: int | None, lowest: int = 0) -> None:
+        if label is not None and not lowest <= label < len(self.queue.names):
+            raise UserError(f"There is no class number {label}.", "Choose an existing class.")
+
+
+def _nothing(_: object) -> None:
+    """Return no result, as decisions and comments need none."""
 
 
 def _cause_of(verdict: str, cause: Cause) -> OptionalCause:

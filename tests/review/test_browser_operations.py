@@ -18,7 +18,9 @@ from core.review.browser_operations import (
 )
 from core.review.review_queue import Queue
 from core.runtime.errors import UserError
-from tests.review.test_filters import N, queue
+from tests.review.test_filters import N, queue, tasks
+
+TASKS = tasks()
 
 
 @pytest.fixture
@@ -32,7 +34,7 @@ def send(log: DecisionLog, *sent: Any, blind: bool = False) -> list[OperationAck
             raise UserError("There is no such run.", "Look again.")
         return queue()
 
-    return submit(log, sent, "Ana", blind, queue_of)
+    return submit(log, sent, "Ana", blind, queue(), TASKS, queue_of)
 
 
 def decide(token: str, *items: tuple[int, str, int | None], **more: Any) -> dict[str, Any]:
@@ -95,7 +97,7 @@ def test_the_cause_is_that_of_removals_alone(log: DecisionLog) -> None:
 
 
 def test_a_decision_with_others_on_screen_resolves_a_conflict(log: DecisionLog) -> None:
-    submit(log, [decide("x", (0, "keep", None), saw=0)], "Ben", False, lambda _: queue())
+    submit(log, [decide("x", (0, "keep", None), saw=0)], "Ben", False, queue(), TASKS, lambda _: queue())
     send(log, decide("1", (0, "remove", None), saw=log.version()))
     assert not log.conflicts()
     send(log, decide("2", (0, "remove", None), saw=log.version()), blind=True)

@@ -62,7 +62,7 @@ class Report:
 
     Attributes:
         name: Name of the report of decisions; a new one each time it is sent.
-        scope: ``<workspace>/<reviewer>`` of the decisions.
+        scope: Whose decisions they are, as the grid was given it.
         log: Decisions that have not been acknowledged.
         view: The requested page (``name``, ``page``, ``at``, ``find``) and the item under the ``focus``.
     """
