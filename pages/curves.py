@@ -12,6 +12,7 @@ from core.actions.recommend import newest_recommendation
 from core.editing.curves import points
 from core.editing.settings import FINETUNE, CurveSettings, FinetuneSettings, possible_orders
 from core.maml.cost import seconds_of, training_passes
+from core.runtime.csv_files import csv_text
 from core.runtime.progress import format_duration
 from core.runtime.settings import arguments_of
 from core.ui.charts.common import CONFIG
@@ -128,7 +129,7 @@ def _finished(context: Context) -> None:
         st.dataframe(means.assign(order=means["order"].replace("none", "nothing removed")), hide_index=True)
         st.download_button(
             "Download all points (CSV)",
-            measured.to_csv(index=False).encode("utf-8"),
+            csv_text(measured).encode("utf-8"),
             file_name=f"{run.id}.csv",
             mime="text/csv",
             on_click="ignore",

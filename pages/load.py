@@ -7,6 +7,7 @@ from core.ui.load.model import model_step
 from core.ui.load.tasks import tasks_step
 from core.ui.load.workspace import workspace_step
 from core.ui.shell.context import free_page, report_errors
+from core.ui.shell.uploads import uploads_panel
 
 with free_page("Load"):
     st.caption(
@@ -25,3 +26,5 @@ with free_page("Load"):
     if tasks and model:
         with report_errors():
             workspace_step(tasks, model)
+    with report_errors():
+        uploads_panel()

@@ -8,6 +8,7 @@ import pandas as pd
 import streamlit as st
 
 from core.evidence.agreement import MEASURES, agreement_of
+from core.runtime.csv_files import csv_text
 from core.ui.charts.common import CONFIG
 from core.ui.charts.evidence import agreement_figure, methods_figure
 from core.ui.shell.command import command_block
@@ -93,7 +94,7 @@ def _result(run: Run) -> None:
     )
     button.download_button(
         "Download (CSV)",
-        lambda: methods.to_csv(index=False).encode("utf-8"),
+        lambda: csv_text(methods).encode("utf-8"),
         f"{run.id}.csv",
         "text/csv",
         on_click="ignore",

@@ -10,8 +10,8 @@ from core.actions.export_decisions import decision_table
 from core.checkpoints.foreign import write_state
 from core.checkpoints.model import load_model
 from core.decisions.export_tables import corrected_labels, removed_items
-from core.decisions.table import escape_formulas
 from core.runtime.clock import timestamp
+from core.runtime.csv_files import write_csv
 from core.runtime.errors import UserError
 from core.runtime.files import read_json, write_json
 from core.runtime.replacing import check_export_folder, replacing_folder
@@ -79,10 +79,10 @@ def export(
                 notes |= dict.fromkeys(write_foreign(tasks, project.images, name, folder / FILES[name]))
             else:
                 write_tasks(tasks, folder / FILES[name])
-        escape_formulas(removed_items(workspace.decisions)).to_csv(folder / "removed.csv", index=False)
+        write_csv(removed_items(workspace.decisions), folder / "removed.csv")
         relabelled = corrected_labels(decision_table(workspace))
         if len(relabelled):
-            escape_formulas(relabelled).to_csv(folder / "relabelled.csv", index=False)
+            write_csv(relabelled, folder / "relabelled.csv")
         if edited is not None:
             shutil.copytree(edited.folder / "model", folder / "model")
             write_state(load_model(folder / "model"), folder / "model")

@@ -19,6 +19,7 @@ from core.cli.experiments import demo, experiments
 from core.cli.problem import data, inspect_command, model_command, open_command, tasks, train
 from core.cli.rerun import rerun
 from core.cli.review import review
+from core.cli.uploads import uploads
 from core.cli.whatif import sets, whatif, why
 from core.cli.workspace import (
     curve,
@@ -54,6 +55,7 @@ app = typer.Typer(
 COMMANDS: dict[str, Callable[..., None]] = {
     "dashboard": dashboard,
     "data": data,
+    "uploads": uploads,
     "tasks": tasks,
     "train": train,
     "model": model_command,

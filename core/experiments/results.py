@@ -23,6 +23,7 @@ import pandas as pd
 from pydantic import TypeAdapter, ValidationError
 
 from core.experiments.profiles import DATA_TITLES, WAYS
+from core.runtime.csv_files import write_csv
 from core.runtime.disk_errors import disk_errors
 from core.runtime.errors import UserError
 from core.runtime.files import read_json, write_json, write_text_atomically
@@ -150,7 +151,7 @@ def write_result(folder: Path, result: ExperimentResult, seeds: pd.DataFrame) ->
                 write_json(folder / kind / f"{part.name}.json", asdict(part))
         for table in result.tables:
             frame = pd.DataFrame(table.rows, columns=table.columns)
-            frame.to_csv(folder / "tables" / f"{table.name}.csv", index=False)
+            write_csv(frame, folder / "tables" / f"{table.name}.csv")
         seeds.to_parquet(folder / "seeds.parquet", index=False)
         write_text_atomically(folder / "README.md", as_markdown(result))
         write_json(folder / FINDINGS, result.findings)

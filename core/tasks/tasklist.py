@@ -19,7 +19,6 @@ a removed row that stays in the table with weight 0 is the exact counterpart of 
 
 from __future__ import annotations
 
-import csv
 import json
 import re
 from collections.abc import Callable, Sequence
@@ -34,6 +33,7 @@ import pandas as pd
 from cachetools import LRUCache, cached
 
 from core.data import ImageSet
+from core.runtime.csv_files import unescape_formulas, write_csv
 from core.runtime.errors import UserError
 from core.runtime.files import content_hash
 from core.runtime.replacing import replacing
@@ -188,6 +188,8 @@ def _parse(path: Path, content: bytes, images: ImageSet | None) -> TaskList:
     table = parse_table(path, content)
     if isinstance(table, dict):
         return from_foreign(table, source=path.name, images=images)
+    if path.suffix == ".csv":
+        table = unescape_formulas(table)
     return from_rows(table, source=path.name, images=images)
 
 
@@ -211,8 +213,7 @@ def write_tasks(tasks: TaskList, path: Path) -> None:
             case ".parquet":
                 tasks.rows.to_parquet(temporary, index=False)
             case ".csv":
-                # Quote every text: an unquoted carriage return would end the row.
-                tasks.rows.to_csv(temporary, index=False, quoting=csv.QUOTE_NONNUMERIC)
+                write_csv(tasks.rows, temporary)
             case ".json":
                 rows = tasks.rows.to_dict(orient="records")  # DataFrame.to_json rounds the weights
                 temporary.write_text(json.dumps(rows, indent=1, ensure_ascii=False) + "\n", "utf-8")

@@ -18,7 +18,7 @@ from core.runtime.progress import Progress
 from core.ui.export import decisions_panel
 from core.ui.review.duplicates_panel import NO_DUPLICATES, NO_LEAKS
 from core.workspace.workspace import Workspace
-from tests.ui.conftest import Open, click, run_again, words
+from tests.ui.conftest import Open, click, run_again, settle, words
 
 
 @pytest.fixture
@@ -107,7 +107,7 @@ class TestDecisions:
 
     def upload(self, page: Any, name: str, content: str) -> Any:
         page.file_uploader(key="decisions_file").upload(name, content.encode(), "text/csv")
-        return run_again(page)
+        return settle(run_again(page))
 
     def test_a_file_is_shown_before_it_is_imported(self, page: Any, empty: Workspace) -> None:
         image = str(empty.project().tasks.train.rows["image_id"].iloc[0])
@@ -115,7 +115,7 @@ class TestDecisions:
         self.upload(page, "mine.csv", f"image_id,verdict,reviewer\n{image},remove,ann\n")
         assert "1 decision contradicting" in words(page)
         assert len(empty.decisions.history()) == 1
-        click(page, "decisions_import")
+        settle(click(page, "decisions_import"))
         assert "Imported 1 decision from mine.csv" in words(page)
         assert len(empty.decisions.conflicts()) == 1
 
@@ -132,9 +132,9 @@ class TestDecisions:
         self.upload(page, "issues.csv", issues.to_csv())
         assert "issues.csv does not name its images" in words(page)
         page.checkbox(key="decisions_by_position").check()
-        run_again(page)
+        settle(run_again(page))
         assert "cannot prove the order within a class" in words(page)
-        click(page, "decisions_import")
+        settle(click(page, "decisions_import"))
         assert {entry.item.image_id for entry in empty.decisions.current().values()} == {used}
         self.upload(page, "issues.csv", issues.iloc[::-1].to_csv(index=False))
         assert "issues.csv, row 1: given_label" in words(page)

@@ -24,7 +24,7 @@ from core.ui.load.images import PLACES
 from core.workspace.jobs import Jobs
 from core.workspace.workspace import Workspace, library_jobs
 from tests.cli.shell import Shell
-from tests.ui.conftest import Open, click, run_again, words
+from tests.ui.conftest import Open, click, run_again, settle, words
 
 
 def picture(value: int) -> bytes:
@@ -85,7 +85,7 @@ def test_a_path_is_looked_at_and_imported_by_the_command(
     page.text_input(key="load_name").set_value("pets")
     page.text_input(key="load_size").set_value("14")
     page.checkbox(key="load_skip").set_value(True)
-    click(run_again(page), "load_look")
+    settle(click(run_again(page), "load_look"))
     assert "pets: 6 images of 2 classes" in words(page)
     assert "14 x 14, grey" in words(page)
     click(page, "load_import")
@@ -97,7 +97,7 @@ def test_a_path_is_looked_at_and_imported_by_the_command(
 def test_a_path_that_is_wrong_is_said_and_the_rest_of_the_page_stays(show: Open, home: Path, own: str) -> None:
     page = show("load")
     page.text_input(key="load_path").set_value("/no/such/<b>folder</b>")
-    click(run_again(page), "load_look")
+    settle(click(run_again(page), "load_look"))
     assert "/no/such/<b>folder</b> does not exist." in words(page)
     assert headings(page) == ["1 · Images", "2 · Tasks"]
     page.text_input(key="load_size").set_value("8x4")
@@ -214,10 +214,10 @@ def test_a_checkpoint_needs_the_rate_it_was_trained_with_to_be_said(
     page.text_input(key="load_checkpoint").set_value(str(tmp_path / "maml.pt"))
     page.number_input(key="load_check_steps").set_value(1)
     page.number_input(key="load_check_rate").set_value(0.5)
-    click(run_again(page), "load_check_look")
+    settle(click(run_again(page), "load_check_look"))
     assert f"{tmp_path / 'maml.pt'} does not exist." in words(page)
     torch.save(ModelSpec(ways=2, filters=2).init(0), tmp_path / "maml.pt")
-    click(page, "load_check_look")
+    settle(click(page, "load_check_look"))
     assert "4 convolution blocks of 2 filters" in words(page)
     click(page, "load_check_import")
     assert started == [

@@ -11,12 +11,13 @@ import streamlit as st
 from core.experiments.catalog import Experiment
 from core.experiments.picture_sheet import score_text
 from core.experiments.results import ExperimentResult, Grid, Plot, Table
+from core.runtime.csv_files import csv_text
 from core.runtime.progress import format_duration
 from core.ui.charts.common import CONFIG
 from core.ui.charts.experiments import plot_figure
 from core.ui.experiments.read import StoredResult, read, results_of, sheet_of
 from core.ui.export.results import zip_files
-from core.ui.shell.context import report_errors
+from core.ui.shell.guard import report_errors
 from core.ui.shell.text import count, plain
 
 PAPER_NOTE = "Grey columns: values from the paper, not measured here."
@@ -94,7 +95,7 @@ def _table(table: Table, result: str) -> None:
     text.caption("  \n".join(plain(note) for note in (PAPER_NOTE if has_paper else "", table.note) if note))
     button.download_button(
         "Download (CSV)",
-        lambda: pd.DataFrame(table.rows, columns=pd.Index(table.columns)).to_csv(index=False).encode("utf-8"),
+        lambda: csv_text(pd.DataFrame(table.rows, columns=pd.Index(table.columns))).encode("utf-8"),
         f"{result}-{table.name}.csv",
         "text/csv",
         on_click="ignore",

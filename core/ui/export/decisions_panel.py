@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 
 import streamlit as st
 
 from core.actions.export_decisions import export_decisions
-from core.actions.import_decisions import import_decisions, plan_import
 from core.actions.report import write_report
 from core.decisions.export_tables import FORMATS, PROVENANCE
-from core.decisions.records import ISSUE_VERDICTS, decision_text
+from core.decisions.records import ISSUE_VERDICTS
 from core.decisions.table import COLUMNS
+from core.runtime.errors import UserError
 from core.ui.export.results import zip_files
 from core.ui.shell.command import command_block
 from core.ui.shell.context import Context, report_errors
-from core.ui.shell.text import count, plain
+from core.ui.shell.isolated import call_value, is_started, prepare_calls, start_call
+from core.ui.shell.text import plain
 from core.ui.shell.uploads import save_upload
 
-_MESSAGE = "_decisions_imported"
+_PLAN, _IMPORT, _IMPORTING = "decisions_plan", "decisions_import", "_decisions_importing"
 _WORDS = {"unsure": "unsure (to be reviewed)", "relabel": "relabel to cleanlab's class"}
 
 
@@ -38,8 +38,7 @@ def decisions_panel(context: Context) -> None:
 
 
 def _import(context: Context) -> None:
-    if message := st.session_state.pop(_MESSAGE, ""):
-        st.success(message)
+    prepare_calls()
     upload = st.file_uploader(
         "File of decisions or of cleanlab issues",
         type=[*FORMATS],
@@ -59,6 +58,8 @@ def _import(context: Context) -> None:
         help="Only for a table that does not name its images. Its column given_label must prove the order: every row's "
         "must be the class of the image at its position.",
     )
+    if _is_importing():
+        return
     if upload is None:
         st.caption(
             "Each row has a task_id, an image_id, or both with a role; a verdict (keep, remove, relabel, unsure); a "
@@ -67,26 +68,43 @@ def _import(context: Context) -> None:
             "issues. You see the effect before anything is written."
         )
         return
-    path = save_upload(upload)
-    plan = plan_import(context.workspace, path, as_=as_ or ISSUE_VERDICTS[0], by_position=by_position)
-    st.markdown("\n".join(f"- {plain(sentence)}" for sentence in plan.sentences))
-    if plan.changing:
-        words = partial(decision_text, names=context.project.images.class_names)
-        with st.expander(f"Decisions that change ({len(plan.changing):,})"):
-            rows = [
-                {
-                    "Item": ", ".join(filter(None, (new.item.task_id, new.item.role, new.item.image_id))),
-                    "Current": f"{words(was)} by {was.reviewer}",
-                    "In the file": f"{words(new)} by {new.reviewer}",
-                }
-                for new, was in plan.changing[:1000]
-            ]
-            st.dataframe(rows, hide_index=True)
-    if st.button("Import decisions", type="primary", disabled=plan.is_empty, key="decisions_import"):
-        done = import_decisions(context.workspace, path, as_=as_ or ISSUE_VERDICTS[0], by_position=by_position)
-        number = count(len(done.decisions), "decision")
-        st.session_state[_MESSAGE] = f"Imported {number} from {plain(done.source)}. Undo reverts those of one reviewer."
+    call = {
+        "workspace": str(context.workspace.folder),
+        "path": str(save_upload(upload)),
+        "options": {"as_": as_ or ISSUE_VERDICTS[0], "by_position": by_position},
+    }
+    # The plan depends on the log, so that another one is made when somebody decides.
+    planned = {**call, "log": context.workspace.decisions.change_counter()}
+    if not is_started(_PLAN, "plan", planned):
+        start_call(_PLAN, "plan", planned)
+    if (plan := call_value(_PLAN, "plan", planned)) is None:
+        return
+    st.markdown("\n".join(f"- {plain(sentence)}" for sentence in plan["sentences"]))
+    if plan["changing"]:
+        with st.expander(f"Decisions that change ({plan['number_changing']:,})"):
+            st.dataframe(plan["changing"], hide_index=True)
+    if st.button("Import decisions", type="primary", disabled=plan["is_empty"], key="decisions_import"):
+        st.session_state[_IMPORTING] = call
+        start_call(_IMPORT, "import", call, ends_with_tab=False)
         st.rerun()
+
+
+def _is_importing() -> bool:
+    """Follow the import that was started, if one was; return whether it runs."""
+    if (call := st.session_state.get(_IMPORTING)) is None:
+        return False
+    is_running = is_started(_IMPORT, "import", call)  # not if it was cancelled
+    try:
+        done = call_value(_IMPORT, "import", call)
+    except UserError:
+        del st.session_state[_IMPORTING]
+        raise
+    if is_running and done is None:
+        return True
+    del st.session_state[_IMPORTING]
+    if done is not None:
+        st.success(f"Imported {done['written']} from {plain(done['source'])}. Undo reverts those of one reviewer.")
+    return False
 
 
 def _export(context: Context) -> None:

@@ -3,29 +3,35 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import streamlit as st
 
 from core.actions.image_settings import FORMATS
 from core.actions.images import ImportOptions
-from core.actions.inspect import PREVIEW_IMAGES, Inspection, Preview, inspect_images
+from core.actions.inspect import PREVIEW_IMAGES
+from core.actions.isolated import THUMBNAILS, image_arguments
 from core.data import SOURCES
 from core.data.download import DOWNLOADABLE
-from core.data.images import squeeze_grey
 from core.data.store import StoredImages, damaged_image_sets, stored_image_sets
+from core.runtime.errors import UserError
 from core.runtime.settings import arguments_of
 from core.ui.grid.component import Tile, image_grid
 from core.ui.load.shared import new_result, show_report, start_job
 from core.ui.shell import settings_widgets as widgets
 from core.ui.shell.command import show_commands
 from core.ui.shell.context import keep_widget_state, report_errors
+from core.ui.shell.isolated import call_folder, call_value, drop_call, prepare_calls, start_call
 from core.ui.shell.jobs import job_panel
+from core.ui.shell.paths import path_input
 from core.ui.shell.text import count, plain, shorten
 from core.ui.shell.uploads import save_upload
 from core.workspace.workspace import library_jobs
 
 _CHANNEL_NAMES = {0: "unchanged", 1: "greyscale", 3: "colour"}
-_CHOICE, _PREVIEW = "load_images", "_load_images_preview"
+_CHOICE, _PREVIEW = "load_images", "load_images"
+NO_PATH = UserError("No images are chosen.", "Enter a path or choose a file above.")
 PLACES = ("Path on this machine", "File upload", "Public data set")
 
 
@@ -63,39 +69,43 @@ def _label(one: StoredImages) -> str:
 
 
 def _add() -> None:
+    prepare_calls()
     place = st.segmented_control("From", PLACES, default=PLACES[0], required=True, key="load_place")
     path, download = _path(place)
     options, name = _import_options(download)
     args = [*(["--name", name] if name else []), *arguments_of(options), *(["--download"] if download else [])]
+    # The buttons are enabled before there is a path: a click that ends typing would meet a disabled button.
     preview, start, _ = st.columns([3, 3, 4])
-    no_preview = path is None or bool(download)
-    wants_preview = preview.button("Preview images", disabled=no_preview, key="load_look", width="stretch")
-    wants_import = start.button("Import", type="primary", disabled=path is None, key="load_import", width="stretch")
+    wants_preview = preview.button("Preview images", disabled=bool(download), key="load_look", width="stretch")
+    wants_import = start.button("Import", type="primary", key="load_import", width="stretch")
     if path is None:
+        drop_call(_PREVIEW)
+        if wants_preview or wants_import:
+            raise NO_PATH
         return
+    arguments = image_arguments(path, options)
     if wants_preview:
-        st.session_state.pop(_PREVIEW, None)
-        with report_errors(), st.spinner("Reading"):
-            st.session_state[_PREVIEW] = (path, options, *inspect_images(path, options))
+        start_call(_PREVIEW, "images", arguments)
     if wants_import:
         start_job(f"Import {name or path.name}", ["data", "--path", str(path), *args])
-    previewed = st.session_state.get(_PREVIEW)
-    if previewed and previewed[:2] == (path, options):
-        _show(previewed[2], previewed[3])
+    with report_errors("The preview"):
+        if found := call_value(_PREVIEW, "images", arguments):
+            _show(found)
     show_commands(["data", "--path", str(path), *args])
 
 
 def _path(place: str) -> tuple[Path | None, str]:
     """Return the location of the images, and the data set to download there first, if any."""
     if place == PLACES[0]:
-        given = st.text_input(
+        path = path_input(
+            st,
             "Folder, zip archive, or manifest (csv, parquet)",
             key="load_path",
             placeholder="/data/omniglot",
             help="One folder per class; the official files of Omniglot, MNIST, CIFAR-100 or mini-ImageNet; a manifest "
             "with path and label; or a data set saved by Hugging Face datasets. docs/data.md describes each.",
-        ).strip(" \"'")  # file managers copy paths in quotes
-        return (Path(given).expanduser(), "") if given else (None, "")
+        )
+        return path, ""
     if place == PLACES[1]:
         upload = st.file_uploader(
             "Zip archive of class folders, or of a manifest with its images", type=["zip"], key="load_upload"
@@ -103,8 +113,7 @@ def _path(place: str) -> tuple[Path | None, str]:
         return (save_upload(upload), "") if upload else (None, "")
     left, right = st.columns(2)
     what = left.selectbox("Data set", DOWNLOADABLE, key="load_public")
-    given = right.text_input("Folder to download to", key="load_public_path", placeholder="/data/omniglot").strip()
-    return (Path(given).expanduser(), what) if given else (None, what)
+    return path_input(right, "Folder to download to", key="load_public_path", placeholder="/data/omniglot"), what
 
 
 def _import_options(download: str) -> tuple[ImportOptions, str]:
@@ -113,7 +122,7 @@ def _import_options(download: str) -> tuple[ImportOptions, str]:
     name = one.text_input("Name of the image set", key="load_name", placeholder="auto-detect", max_chars=64).strip()
     formats = [download] if download else FORMATS
     format = widgets.select(two, ImportOptions, "format", key=f"load_format_{download}", choices=formats)
-    splits = widgets.text(
+    splits = widgets.path(
         three, ImportOptions, "splits", key="load_splits", placeholder="auto-detect next to the images"
     )
     one, two, three = st.columns([2, 2, 3])
@@ -130,10 +139,9 @@ def _import_options(download: str) -> tuple[ImportOptions, str]:
         invert = widgets.checkbox(st, ImportOptions, "invert", key="load_invert")
         rotations = widgets.checkbox(st, ImportOptions, "rotations", key="load_rotations")
         skip = widgets.checkbox(st, ImportOptions, "skip_unreadable", key="load_skip")
-    folder = Path(splits).expanduser() if splits else None
     options = ImportOptions(
         format=format,
-        splits=folder,
+        splits=splits,
         class_level=level,
         table=table,
         size=size,
@@ -147,17 +155,19 @@ def _import_options(download: str) -> tuple[ImportOptions, str]:
     return options, name
 
 
-def _show(report: Inspection, preview: Preview | None) -> None:
-    show_report(report)
-    if preview is not None:
-        sizes = [f"{name}: {count(preview.counts[name], 'image')}" for name in preview.classes]
+def _show(found: dict[str, Any]) -> None:
+    show_report(found["report"])
+    if preview := found["preview"]:
+        classes, counts = preview["classes"], preview["counts"]
+        sizes = [f"{name}: {count(counts[name], 'image')}" for name in classes]
         tiles = [
             Tile(str(at), shorten(name, 28), tooltip=size)
-            for at, (name, size) in enumerate(zip(preview.classes, sizes, strict=True))
+            for at, (name, size) in enumerate(zip(classes, sizes, strict=True))
         ]
-        shown, total = len(set(preview.classes)), len(preview.counts)
+        shown, total = len(set(classes)), len(counts)
         which = f"each of the {total:,} classes" if shown == total else f"the first {shown} of {total:,} classes"
-        how = "as they will be stored" if preview.is_final else "on squares, until a size and a fit are chosen"
+        how = "as they will be stored" if preview["is_final"] else "on squares, until a size and a fit are chosen"
         st.caption(f"Up to {PREVIEW_IMAGES} images of {which}, {how}:")
         label = "Images as they will be stored"
-        image_grid(squeeze_grey(preview.pixels), tiles, key="load_preview", label=label, selectable=False)
+        pixels = np.load(call_folder(_PREVIEW) / THUMBNAILS, allow_pickle=False)
+        image_grid(pixels, tiles, key="load_preview", label=label, selectable=False)

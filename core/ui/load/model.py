@@ -8,7 +8,6 @@ from typing import Any, get_args
 
 import streamlit as st
 
-from core.actions.inspect import inspect_checkpoint_file
 from core.checkpoints.model import BACKBONE_FIELDS, Model, ModelSpec, load_model
 from core.data import ImageSet
 from core.maml.backbone import POOLINGS
@@ -24,12 +23,14 @@ from core.ui.load.training import live_curve, model_curve
 from core.ui.shell import settings_widgets as widgets
 from core.ui.shell.command import show_commands
 from core.ui.shell.context import report_errors
+from core.ui.shell.isolated import call_value, drop_call, prepare_calls, start_call
 from core.ui.shell.jobs import is_running, job_panel, jobs_of
+from core.ui.shell.paths import path_input
 from core.ui.shell.text import plain
 from core.ui.shell.uploads import save_upload
 from core.workspace.workspace import check_fit, library_jobs
 
-_GUESS = "auto-detect"
+_GUESS, _INSPECTION = "auto-detect", "load_checkpoint"
 _SOURCES = ("Train a model", "Use my checkpoint")
 _PLACES = PLACES[:2]
 _NOT_RECORDED = "Used in the adaptation. Checkpoints do not record it, and a wrong value makes all results wrong."
@@ -147,12 +148,16 @@ def _training_settings(recipe: TrainingRecipe, fields: Sequence[str], places: Se
 
 
 def _checkpoint(tasks: Path) -> None:
+    prepare_calls()
     place = st.segmented_control("From", _PLACES, default=_PLACES[0], required=True, key="load_model_place")
     if place == _PLACES[0]:
-        given = st.text_input(
-            "Checkpoint file", key="load_checkpoint", placeholder="/models/maml.pt", help=".safetensors, .pt or .pth"
-        ).strip()
-        file = Path(given).expanduser() if given else None
+        file = path_input(
+            st,
+            "Checkpoint file",
+            key="load_checkpoint",
+            placeholder="/models/maml.pt",
+            help=".safetensors, .pt or .pth",
+        )
     else:
         upload = st.file_uploader("Checkpoint", type=["safetensors", "pt", "pth"], key="load_checkpoint_upload")
         file = save_upload(upload) if upload else None
@@ -170,23 +175,29 @@ def _checkpoint(tasks: Path) -> None:
         "Import a network of your own (package.module:factory) on the command line, where you allow its code to run: "
         "see docs/models.md."
     )
+    name = name_input("model", file.stem[:64] if file else "", key="load_check_name")
+    inspect, start, _ = st.columns([2, 2, 5])
+    wants_inspection = inspect.button("Inspect checkpoint", key="load_check_look", width="stretch")
+    exists = bool(name) and (place_for("models", name) / "model.json").exists()
+    busy = exists or is_running(library_jobs(), "model")
+    wants_import = start.button("Import", type="primary", key="load_check_import", disabled=busy, width="stretch")
     if file is None:
+        drop_call(_INSPECTION)
+        if wants_inspection or wants_import:
+            raise UserError("No checkpoint is chosen.", "Enter a path or choose a file above.")
         return
-    name = name_input("model", file.stem[:64], key="load_check_name")
-    out = place_for("models", name)
     line = ["model", "--checkpoint", str(file), "--tasks", str(tasks)]
     hints = {"backbone": backbone, "algorithm": algorithm, "steps": steps, "rate": rate}
     line += arguments(ModelSpec, {name: value for name, value in hints.items() if value != _GUESS}, always=hints)
-    line += ["--out", str(out)]
-    inspect, start, _ = st.columns([2, 2, 5])
-    exists = (out / "model.json").exists()
-    wants_inspection = inspect.button("Inspect checkpoint", key="load_check_look", width="stretch")
-    busy = exists or is_running(library_jobs(), "model")
-    if start.button("Import", type="primary", key="load_check_import", disabled=busy, width="stretch"):
+    line += ["--out", str(place_for("models", name))]
+    if wants_import:
         start_job(f"Import {name}", line)
+    call = {"path": str(file), "backbone": "" if backbone == _GUESS else backbone, "tasks": str(tasks)}
     if wants_inspection:
-        with report_errors():
-            show_report(inspect_checkpoint_file(file, "" if backbone == _GUESS else backbone, tasks))
+        start_call(_INSPECTION, "checkpoint", call)
+    with report_errors("The inspection"):
+        if found := call_value(_INSPECTION, "checkpoint", call):
+            show_report(found["report"])
     if exists:
         st.caption(f"A model named {plain(name)} already exists. Choose another name.")
     show_commands(line)

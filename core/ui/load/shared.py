@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import streamlit as st
 
-from core.actions.inspect import Inspection
 from core.runtime.errors import UserError
 from core.runtime.files import library
 from core.ui.shell.context import keep_widget_state, show_error
@@ -73,8 +73,8 @@ def place_for(kind: str, name: str) -> Path:
     return library() / kind / name
 
 
-def show_report(report: Inspection) -> None:
-    """Show the contents found by an inspection and the problems with them."""
-    st.markdown("\n".join(f"- {plain(line)}" for line in report.found))
-    for fault in report.faults:
+def show_report(report: Mapping[str, Any]) -> None:
+    """Show an :class:`core.actions.inspect.Inspection` as JSON has it: what was found, and what is wrong with it."""
+    st.markdown("\n".join(f"- {plain(line)}" for line in report["found"]))
+    for fault in report["faults"]:
         show_error(UserError(fault))

@@ -11,6 +11,7 @@ from core.checkpoints.model import Model
 from core.maml.training import ADAM_STAGE, read_history
 from core.ui.charts.common import CONFIG
 from core.ui.charts.training import training_curve
+from core.ui.shell.guard import fragment
 from core.ui.shell.jobs import is_running, jobs_of
 from core.ui.shell.text import plain
 from core.workspace.workspace import library_jobs
@@ -24,7 +25,7 @@ def live_curve() -> None:
         _live()
 
 
-@st.fragment(run_every=_SECONDS)
+@fragment("The training curve", run_every=_SECONDS)
 def _live() -> None:
     for job in jobs_of(library_jobs(), "train"):
         if job.status() == "running" and "--dry-run" not in job.args:

@@ -8,7 +8,6 @@ from pathlib import Path
 import pandas as pd
 import streamlit as st
 
-from core.actions.inspect import Inspection
 from core.editing.measured_cost import WorkEstimate
 from core.runtime.errors import UserError
 from core.ui.load.shared import show_report, start_job
@@ -41,7 +40,7 @@ def workspace_step(tasks: Path, model: Path) -> None:
 
 
 def _report(report: dict) -> None:
-    show_report(Inspection(report["found"], report["faults"]))
+    show_report(report)
     if costs := [WorkEstimate(**cost) for cost in report["costs"]]:
         rows = [
             {"stage": cost.stage, "time": cost.time, "memory": f"{cost.gb:.1f} GB", "work": cost.how_much}
