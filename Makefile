@@ -4,13 +4,16 @@
 #                and property tests with all their examples
 # make test-kernels  repeats the numeric tests with the arithmetic of older and of newer processors
 # make bench  prints speed and memory beside the usual ways, in under 20 minutes (docs/performance.md)
+# make test-lowest  runs the fast tests, without the browser's, with the lowest versions that requirements.txt allows
+# make lock  renews requirements.lock: the newest versions allowed, with hashes; make LOCKED=1 run installs these
 # make learn2learn  installs learn2learn 0.2.0, which TaskLens does not need, beside it
 PYTHON ?= python3
 BIN := .venv/bin
+QUIET := --quiet --disable-pip-version-check
 # Bytecode is kept, as the tests start many processes that would each compile the package anew.
 PYTEST := OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest tests -n 2 --dist worksteal
 
-.PHONY: run test test-all test-kernels tests-need lint demo bench learn2learn clean
+.PHONY: run test test-all test-kernels test-lowest tests-need lint lock demo bench learn2learn clean
 
 run: .venv/.run
 	$(BIN)/tasklens dashboard
@@ -40,6 +43,27 @@ lint: .venv/.test
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python -m tests.audit
+
+# Only the lower bounds of what we import are tested; what these need in turn is as new as it can be.
+LOWEST := .venv-lowest/bin
+test-lowest: .venv-lowest/.made
+	OMP_NUM_THREADS=1 $(LOWEST)/python -m pytest tests -n 2 --dist worksteal -m "not slow" \
+		--ignore tests/e2e --ignore tests/baselines --ignore tests/decisions/test_cleanlab.py
+	OMP_NUM_THREADS=1 $(LOWEST)/python -m pytest tests/e2e/test_login_provider.py
+
+.venv-lowest/.made: requirements.txt requirements-login.txt requirements-dev.txt .venv/.test
+	$(BIN)/uv venv --quiet --clear --python $(BIN)/python .venv-lowest
+	$(BIN)/uv pip compile --quiet --resolution lowest-direct --python $(LOWEST)/python --no-header \
+		--output-file .venv-lowest/requirements.txt requirements-login.txt
+	$(BIN)/uv pip install --quiet --python $(LOWEST)/python -r .venv-lowest/requirements.txt \
+		hypothesis ipykernel nbclient oidc-provider-mock playwright pytest-timeout pytest-xdist
+	touch $@
+
+# Of every platform, so that one lock serves all; without the address of the package index that it was made with.
+lock: .venv/.test
+	$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-annotate \
+		--no-emit-index-url --custom-compile-command "make lock" --output-file requirements.lock requirements-login.txt
 
 demo: .venv/.run
 	$(BIN)/tasklens demo
@@ -55,15 +79,20 @@ bench: .venv/.test
 learn2learn: .venv/.run
 	$(BIN)/python -m tests.learn2learn.install
 
-.venv/.run: requirements.txt pyproject.toml
+.venv/.run: requirements.txt pyproject.toml $(if $(LOCKED),.venv/.locked)
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "TaskLens needs Python 3.11 or newer; name one with make PYTHON=...")'
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --disable-pip-version-check --editable .
+	$(BIN)/pip install $(QUIET) --editable .
 	touch $@
 
-.venv/.test: requirements-dev.txt requirements-baselines.txt .venv/.run
-	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+.venv/.locked: requirements.lock
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install $(QUIET) --require-hashes -r requirements.lock
+	touch $@
+
+.venv/.test: requirements-dev.txt requirements-baselines.txt requirements-login.txt .venv/.run
+	$(BIN)/pip install $(QUIET) -r requirements-dev.txt
 	touch $@
 
 clean:
-	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-lowest .pytest_cache .mypy_cache .ruff_cache .hypothesis
