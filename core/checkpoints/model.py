@@ -11,12 +11,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, NotRequired, Required
 
 import torch
 from pydantic import ValidationError, model_validator
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
+from typing_extensions import TypedDict
 
 from core.checkpoints.factory import code_hash, make_module
 from core.checkpoints.tensor_file import read_safetensors
@@ -28,8 +29,10 @@ from core.maml.objective import Bilevel
 from core.maml.settings import ModelFields
 from core.maml.training import Snapshot
 from core.runtime.errors import UserError
-from core.runtime.files import check_format, content_hash, read_json, write_json
+from core.runtime.files import content_hash, write_json
 from core.runtime.replacing import replacing
+from core.runtime.sequence import next_number, number_of
+from core.runtime.stored import OPEN, Count, Number, Text, read_stored
 
 FORMAT = 1
 TRAJECTORY = "trajectory.safetensors"
@@ -40,6 +43,71 @@ BACKBONE_FIELDS: dict[str, tuple[str, ...]] = {
 } | {name: tuple(known.defaults) for name, known in ARCHITECTURES.items()}
 """Fields of a model specification that each backbone uses in addition to ways and shape."""
 NETWORK_FIELDS = frozenset(field for fields in BACKBONE_FIELDS.values() for field in fields)
+
+
+class _Stationarity(TypedDict):
+    __pydantic_config__ = OPEN  # type: ignore[misc]
+    ratio: Number
+
+
+class _Interval(TypedDict):
+    mean: Number
+    low: Number
+    high: Number
+
+
+class _Report(TypedDict, total=False):
+    __pydantic_config__ = OPEN  # type: ignore[misc]
+    stationarity: _Stationarity
+    heldout_accuracy: _Interval
+    heldout_loss: _Interval
+    kept_step: Count | None
+
+
+class _HistoryEntry(TypedDict, total=False):
+    __pydantic_config__ = OPEN  # type: ignore[misc]
+    done: Required[Count]
+    phase: Required[Text]
+    loss: Number
+    training_accuracy: Number
+    training_loss: Number
+    validation_accuracy: Number
+    validation_loss: Number
+
+
+class _Training(TypedDict, total=False):
+    __pydantic_config__ = OPEN  # type: ignore[misc]
+    iterations: Required[Count]
+
+
+class _Origin(TypedDict, total=False):
+    __pydantic_config__ = OPEN  # type: ignore[misc]
+    notes: list[Text]
+
+
+class ModelMetadata(TypedDict, total=False):
+    """The metadata of :class:`Model`; each part is there where the model was made in a way that has it."""
+
+    __pydantic_config__ = OPEN  # type: ignore[misc]
+    command: Text
+    data: Text
+    data_hash: Text
+    tasks_hash: Text
+    heldout_hash: Text
+    training: _Training
+    report: _Report
+    history: list[_HistoryEntry]
+    origin: _Origin
+
+
+class ModelFile(TypedDict):
+    """``model.json``; ``sequence`` counts the models beside it, so that their order does not depend on a clock."""
+
+    __pydantic_config__ = OPEN  # type: ignore[misc]
+    format: Literal[1]
+    spec: dict[str, Any]
+    story: NotRequired[ModelMetadata]
+    sequence: NotRequired[Count]
 
 
 class ModelSpec(ModelFields):
@@ -204,7 +272,13 @@ def save_model(model: Model, folder: Path) -> None:
     with replacing(folder / "model.safetensors") as temporary:
         save_file({name: value.contiguous() for name, value in model.params.items()}, temporary)
     description = {"format": FORMAT, "spec": model.spec.model_dump(mode="json"), "story": model.metadata}
-    write_json(folder / "model.json", description)
+    with next_number(folder.parent, lambda: map(model_sequence, folder.parent.glob("*/model.json"))) as sequence:
+        write_json(folder / "model.json", description | {"sequence": sequence})
+
+
+def model_sequence(path: Path) -> int:
+    """Return the number of a ``model.json`` among the models beside it; 0 if it has none or is damaged."""
+    return number_of(lambda: read_stored(path, ModelFile).get("sequence", 0))
 
 
 def load_model(folder: Path) -> Model:
@@ -214,16 +288,13 @@ def load_model(folder: Path) -> Model:
         UserError: a file is missing or damaged, or a tensor is missing, unexpected, of another shape or not finite.
     """
     path = folder / "model.json"
-    description = read_json(path)
+    description = read_stored(path, ModelFile, fix="Use a folder written by train, or restore the file.")
     try:
-        check_format(description, path, FORMAT)
         spec = ModelSpec.model_validate(description["spec"])
-    except (KeyError, TypeError) as error:
-        raise UserError(f"{path} is not a model description.", "Use a folder written by train.") from error
     except ValidationError as error:
         field, message, _ = _first_error(error)
         raise UserError(f"{path}: {f'{field}: ' if field else ''}{message}.", "Correct the description.") from error
-    return Model(spec, _load_params(folder / "model.safetensors", spec), description.get("story", {}))
+    return Model(spec, _load_params(folder / "model.safetensors", spec), {**description.get("story", {})})
 
 
 def save_trajectory(trajectory: list[Snapshot], folder: Path) -> None:

@@ -19,24 +19,31 @@ import re
 import shutil
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import astuple, dataclass
 from functools import lru_cache
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal, NotRequired
 
 import numpy as np
 import pandas as pd
+from annotated_types import Ge, MinLen
+from typing_extensions import TypedDict
 
 from core.data.decode import ImageHeader, ImageSpec, UnexpectedHeaderError, UnreadableError, decode
 from core.data.images import ImageSet
 from core.data.listing import Listing, TargetFormat, encode_labels
 from core.data.survey import JOB_IMAGES, THREADS, resolve_format, survey_images
+from core.runtime.clock import timestamp
+from core.runtime.csv_files import write_csv
 from core.runtime.disk_errors import disk_errors
 from core.runtime.errors import UserError
-from core.runtime.files import ArrayFile, check_format, content_hash, library, read_json, write_json
+from core.runtime.files import ArrayFile, content_hash, file_version, library, write_json
 from core.runtime.progress import Progress, left_out_note
 from core.runtime.replacing import replacing
+from core.runtime.sequence import next_number
+from core.runtime.stored import OPEN, Count, Text, check_table, read_stored, read_table
 
 FORMAT = 1
 PIXELS, TABLE, DESCRIPTION = "pixels.npy", "images.parquet", "images.json"
@@ -47,8 +54,54 @@ _BLOCK_IMAGES = 512  # images between two progress reports
 _SAMPLED = 64  # images by which the format is chosen first
 _SAVE_SECONDS = 1.0  # between two progress records on disk
 _MAX_SHOWN = 5  # unreadable images in an error
+_AGAIN = "Import the images again."
+_START_AGAIN = "Delete {} and import the images again."
 _ABANDONED_SECONDS = 30 * 24 * 3600
 _NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,63}")
+
+
+class _Unreadable(TypedDict):
+    id: Text
+    why: Text
+
+
+class _Story(TypedDict, total=False):
+    __pydantic_config__ = OPEN  # type: ignore[misc]
+    path: Text
+    command: Text
+    description: list[Text]
+    notes: list[Text]
+    format_notes: list[Text]
+
+
+class ImagesFile(TypedDict):
+    """``images.json``; see :class:`StoredImages`."""
+
+    __pydantic_config__ = OPEN  # type: ignore[misc]
+    format: Literal[1]
+    names: Annotated[list[Text], MinLen(1)]
+    count: Count
+    classes: Count
+    shape: tuple[Count, Count, Count]
+    hash: Text
+    unreadable: list[_Unreadable]
+    story: _Story
+    stamps: list[Text]
+    added: Text
+    sequence: NotRequired[Count]
+
+
+class _FormatFile(TypedDict):
+    spec: ImageSpec
+    notes: list[Text]
+
+
+class _ProgressFile(TypedDict):
+    """The state of an import: images that were read, and by position why some of them could not be."""
+
+    done: Count
+    bad: dict[Annotated[int, Ge(0)], Text]
+    spec: NotRequired[Any]
 
 
 @dataclass(frozen=True)
@@ -60,6 +113,8 @@ class StoredImages:
         shape: Height, width, channels.
         hash: Value of :attr:`core.data.images.ImageSet.hash`.
         unreadable: Number of images that were skipped.
+        sequence: Counts the imports, so that the order of image sets does not depend on a clock; 0 in those of earlier
+            versions, which are ordered by ``added``.
         story: Metadata: path, command, description, notes on the files and on the pixel format.
     """
 
@@ -73,6 +128,7 @@ class StoredImages:
     story: dict[str, Any]
     stamps: tuple[str, ...]
     added: str
+    sequence: int = 0
 
     @property
     def name(self) -> str:
@@ -92,7 +148,7 @@ def images_home() -> Path:
 
 def stored_image_sets() -> list[StoredImages]:
     """Return every intact image set, newest first."""
-    return sorted(_scan()[0], key=lambda stored: stored.added, reverse=True)
+    return sorted(_scan()[0], key=lambda stored: (stored.sequence, stored.added), reverse=True)
 
 
 def damaged_image_sets() -> list[str]:
@@ -125,23 +181,31 @@ def open_stored(stored: StoredImages) -> ImageSet:
     Raises:
         UserError: a file is missing or damaged.
     """
-    table = stored.folder / TABLE
-    return _open(stored.folder, stored.name, table.stat().st_mtime_ns if table.exists() else 0)
+    versions = tuple(file_version(stored.folder / name) for name in (PIXELS, TABLE, DESCRIPTION))
+    return _open(stored.folder, stored.name, versions)
 
 
 @lru_cache(maxsize=8)
-def _open(folder: Path, name: str, changed: int) -> ImageSet:
+def _open(folder: Path, name: str, versions: tuple[tuple[int, int, int], ...]) -> ImageSet:
     try:
         pixels = np.load(folder / PIXELS, mmap_mode="r", allow_pickle=False)
-        table = pd.read_parquet(folder / TABLE)
     except (OSError, ValueError, EOFError) as error:
-        raise UserError(f"The image set in {folder} is damaged: {error}.", "Import the images again.") from error
-    hash = read_json(folder / DESCRIPTION)["hash"]
+        raise UserError(f"{folder / PIXELS} is damaged: {error}.", _AGAIN) from error
+    table = _read_table(folder)
+    hash = _read_stored(folder).hash
     labels, names = encode_labels(table)
     ids, split, group = (table[column].to_numpy(dtype=object) for column in ("id", "split", "group"))
     splits, groups = (values if (values != "").any() else None for values in (split, group))
     positions = table["position"].to_numpy(np.int64) if "position" in table else None
     return ImageSet(name, pixels, labels, names, ids, splits, groups, positions, hash)
+
+
+def _read_table(folder: Path) -> pd.DataFrame:
+    """Return ``images.parquet``; raise UserError if it is missing or damaged."""
+    path = folder / TABLE
+    table = read_table(path, dict.fromkeys(_STAMPED, "text"), fix=_AGAIN)
+    check_table(table, {}, path, optional={"position": "integer"}, fix=_AGAIN)
+    return table
 
 
 def store_images(
@@ -221,8 +285,8 @@ def _decode_in_one_format(
                 (partial / _PROGRESS).unlink(missing_ok=True)
         spec, notes = resolve_format(listing, form, survey_images(listing, progress))
         write_json(partial / _SPEC, {"spec": spec._asdict(), "notes": notes})
-    stored = read_json(partial / _SPEC)
-    spec = ImageSpec(**stored["spec"])
+    stored = read_stored(partial / _SPEC, _FormatFile, fix=_START_AGAIN.format(partial))
+    spec = stored["spec"]
     return (*_decode(listing, spec, partial, progress), spec, stored["notes"])
 
 
@@ -281,26 +345,31 @@ def _has_new_readable_images(listing: Listing, partial: Path) -> bool:
     """Return whether an image that could not be read when the format was chosen by all images can be read now."""
     if not (partial / _SPEC).exists() or not (partial / _PROGRESS).exists():
         return False
-    bad = [int(position) for position in read_json(partial / _PROGRESS)["bad"]]
-    return _first_readable(listing, ImageSpec(**read_json(partial / _SPEC)["spec"]), sorted(bad)) is not None
+    bad = _read_progress(partial)["bad"]
+    spec = read_stored(partial / _SPEC, _FormatFile, fix=_START_AGAIN.format(partial))["spec"]
+    return _first_readable(listing, spec, sorted(bad)) is not None
 
 
 def _resume_state(listing: Listing, spec: ImageSpec, partial: Path) -> tuple[int, dict[int, str]]:
     """Return where to resume, at the latest at an image that has become readable, and the bad images before it."""
     if not (partial / _PROGRESS).exists():
         return 0, {}
-    state = read_json(partial / _PROGRESS)
+    state = _read_progress(partial)
     if state.get("spec") != json.loads(json.dumps(spec)):  # of an earlier version, or chosen by other images
         return 0, {}
-    bad = {int(position): reason for position, reason in state["bad"].items()}
+    bad = state["bad"]
     readable = _first_readable(listing, spec, sorted(bad))
     done = state["done"] if readable is None else readable
     return done, {position: reason for position, reason in bad.items() if position < done}
 
 
+def _read_progress(partial: Path) -> _ProgressFile:
+    return read_stored(partial / _PROGRESS, _ProgressFile, fix=_START_AGAIN.format(partial))
+
+
 def _is_readable_again(stored: StoredImages, listing: Listing) -> bool:
     """Return whether a skipped image has become readable, for example by new permissions, which no stamp reflects."""
-    skipped = {image["id"] for image in read_json(stored.folder / DESCRIPTION)["unreadable"]}
+    skipped = {image["id"] for image in _read_description(stored.folder)["unreadable"]}
     spec = ImageSpec(*stored.shape)  # whether an image can be read does not depend on what happens to its pixels
     return _first_readable(listing, spec, np.flatnonzero(listing.table["id"].isin(skipped)).tolist()) is not None
 
@@ -322,7 +391,7 @@ def _decode_one(
 def _unreadable_error(listing: Listing, bad: dict[int, str], file: Path) -> UserError:
     table = listing.table.iloc[[*bad]][["id"]].assign(why=[*bad.values()])
     with replacing(file) as temporary:
-        table.to_csv(temporary, index=False)
+        write_csv(table, temporary)
     first = "; ".join(f"{row.id}: {row.why}" for row in table.head(_MAX_SHOWN).itertuples())
     more = f"; and {len(table) - _MAX_SHOWN} more, listed in {file}" if len(table) > _MAX_SHOWN else ""
     return UserError(
@@ -357,7 +426,7 @@ def _finish(
     shutil.rmtree(folder, ignore_errors=True)  # left from a damaged description
     with replacing(partial / TABLE) as temporary:
         table.to_parquet(temporary, index=False)
-    description = {
+    description: dict[str, Any] = {
         "format": FORMAT,
         "names": [name],
         "hash": hash,
@@ -367,13 +436,14 @@ def _finish(
         "unreadable": [{"id": listing.table["id"].iloc[position], "why": reason} for position, reason in bad.items()],
         "story": story,
         "stamps": [stamp],
-        "added": pd.Timestamp.now("UTC").isoformat(),
+        "added": timestamp(),
     }
     (partial / _PROGRESS).unlink()
     (partial / _SPEC).unlink(missing_ok=True)
     (partial / _UNREADABLE).unlink(missing_ok=True)
-    write_json(partial / DESCRIPTION, description)
-    partial.rename(folder)
+    with next_number(images_home(), _numbers) as sequence:
+        write_json(partial / DESCRIPTION, description | {"sequence": sequence})
+        partial.rename(folder)
     (folder / "lock").unlink(missing_ok=True)
     return _read_stored(folder)
 
@@ -390,8 +460,8 @@ def _update_positions(folder: Path, listing: Listing) -> None:
     if "position" not in new:
         return
     try:
-        table = pd.read_parquet(folder / TABLE)
-    except (OSError, ValueError):  # damaged, which opening it reports
+        table = _read_table(folder)
+    except UserError:  # which opening it reports
         return
     positions = table["id"].map(new.set_index("id")["position"]).to_numpy(np.int64)
     if "position" not in table or (table["position"] != positions).any():
@@ -401,39 +471,49 @@ def _update_positions(folder: Path, listing: Listing) -> None:
 
 def _add_name(stored: StoredImages, name: str, stamp: str, story: dict[str, Any]) -> StoredImages:
     """Add a name and a stamp to the image set, make it the newest of that name, and say how it was read this time."""
-    description = read_json(stored.folder / DESCRIPTION)
-    description["names"] = [*(existing for existing in description["names"] if existing != name), name]
-    description["stamps"] = sorted({*description["stamps"], stamp})
-    description["story"] |= story
-    description["added"] = pd.Timestamp.now("UTC").isoformat()
-    write_json(stored.folder / DESCRIPTION, description)
+    with next_number(images_home(), _numbers) as sequence:
+        description = _read_description(stored.folder)
+        changed = {
+            "names": [*(existing for existing in description["names"] if existing != name), name],
+            "stamps": sorted({*description["stamps"], stamp}),
+            "story": description["story"] | story,
+            "added": timestamp(),
+            "sequence": sequence,
+        }
+        write_json(stored.folder / DESCRIPTION, description | changed)
     return _read_stored(stored.folder)
 
 
+def _numbers() -> list[int]:
+    return [stored.sequence for stored in _scan()[0]]
+
+
+def _read_description(folder: Path) -> ImagesFile:
+    return read_stored(folder / DESCRIPTION, ImagesFile, fix=f"Delete {folder} and import the images again.")
+
+
 def _read_stored(folder: Path) -> StoredImages:
-    path = folder / DESCRIPTION
-    description = read_json(path)
-    try:
-        check_format(description, path, FORMAT)
-        height, width, channels = description["shape"]
-        return StoredImages(
-            folder,
-            tuple(description["names"]),
-            description["count"],
-            description["classes"],
-            (height, width, channels),
-            description["hash"],
-            len(description["unreadable"]),
-            description["story"],
-            tuple(description["stamps"]),
-            description["added"],
-        )
-    except (KeyError, TypeError, ValueError) as error:
-        raise UserError(f"{path} is damaged.", f"Delete {folder} and import the images again.") from error
+    description = _read_description(folder)
+    return StoredImages(
+        folder,
+        tuple(description["names"]),
+        description["count"],
+        description["classes"],
+        description["shape"],
+        description["hash"],
+        len(description["unreadable"]),
+        {**description["story"]},
+        tuple(description["stamps"]),
+        description["added"],
+        description.get("sequence", 0),
+    )
 
 
 def _delete_abandoned() -> None:
-    """Delete the remains of imports that were not resumed for a month."""
+    """Delete the remains of imports that were not resumed for a month, unless a process holds their lock."""
     for partial in images_home().glob(".*"):
-        if (partial / "lock").is_file() and time.time() - (partial / "lock").stat().st_mtime > _ABANDONED_SECONDS:
-            shutil.rmtree(partial, ignore_errors=True)
+        path = partial / "lock"
+        if path.is_file() and time.time() - path.stat().st_mtime > _ABANDONED_SECONDS:
+            with path.open("a") as lock, suppress(BlockingIOError):
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(partial, ignore_errors=True)

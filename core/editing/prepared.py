@@ -10,13 +10,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from core.editing.methods import SOLVE
+from core.editing.preparation_report import REPORT, PreparationReport
 from core.influence import gradient_files as gradients
 from core.influence.basis import residual_probe
 from core.influence.methods import SolveSettings
@@ -32,8 +32,8 @@ from core.maml.passes import passes_of
 from core.maml.storage import ResultStore, ResultWriter
 from core.maml.vectors import flatten, flatten_each
 from core.runtime.errors import UserError
-from core.runtime.files import read_json
 from core.runtime.progress import Progress
+from core.runtime.stored import read_stored
 from core.tasks.tasklist import TaskList
 
 SETTINGS = replace(SOLVE, solver="low-rank", rank=120)
@@ -41,7 +41,7 @@ SETTINGS = replace(SOLVE, solver="low-rank", rank=120)
 PROBES = 32
 """Vectors of the sketch that residuals are estimated from: their relative error is about an eighth."""
 _COPIES = 5  # of a task, processed together; more are no faster
-TASKS, ROWS, HELDOUT, SKETCH, REPORT = "tasks.npy", "rows.npy", "heldout.npy", "sketch.npy", "report.json"
+TASKS, ROWS, HELDOUT, SKETCH = "tasks.npy", "rows.npy", "heldout.npy", "sketch.npy"
 
 
 def prepare_estimates(
@@ -115,9 +115,9 @@ class PreparedFiles:
         return self.folder.name
 
     @cached_property
-    def report(self) -> dict[str, Any]:
+    def report(self) -> PreparationReport:
         """Return ``report.json``."""
-        return read_json(self.folder / REPORT)
+        return read_stored(self.folder / REPORT, PreparationReport, fix="Delete the run and repeat it.")
 
     def sketch(self, like: Tensor) -> Tensor:
         """Read the sketch ``(PROBES, P)`` to the device and precision of ``like`` ``(P,)``; UserError if damaged."""

@@ -165,7 +165,7 @@ class WhatIfEstimator:
     @property
     def report(self) -> dict[str, Any]:
         """Return the report of :func:`core.editing.prepared.prepare_estimates`."""
-        return self.prepared.report
+        return {**self.prepared.report}
 
     def changes(self, changes: Changes, target: Target | None = None) -> WhatIf:
         """Estimate the effect of ``changes`` on all held-out tasks and on ``target``.

@@ -3,30 +3,53 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal, NotRequired
+
+from typing_extensions import TypedDict
 
 from core.review.filters import Filters, from_params
 from core.runtime.disk_errors import disk_errors
 from core.runtime.errors import UserError
-from core.runtime.files import content_hash, read_json, write_json
+from core.runtime.files import content_hash, write_json
+from core.runtime.stored import OPEN, Text, read_stored
 
 FORMAT = 1
 _NAME_LENGTH = 60
 
 
+class ViewFile(TypedDict):
+    """The file of a view; ``filters`` are those of :meth:`core.review.filters.Filters.to_params`."""
+
+    __pydantic_config__ = OPEN  # type: ignore[misc]
+    format: Literal[1]
+    name: NotRequired[Text]
+    filters: dict[Text, list[Text]]
+
+
 def saved_views(folder: Path) -> dict[str, Filters]:
-    """Return the views in a workspace's folder by name; damaged files are left out."""
-    views = {}
-    for path in sorted((folder / "views").glob("*.json")):
-        try:
-            content = read_json(path)
-        except UserError:
-            continue  # one damaged view must not hide the others
-        if isinstance(content, dict) and content.get("format") == FORMAT and isinstance(content.get("filters"), dict):
-            views[str(content.get("name", path.stem))] = from_params(
-                {str(name): [str(value) for value in values] for name, values in content["filters"].items()}
-            )
+    """Return the views in a workspace's folder by name; damaged files are left out (:func:`damaged_views`)."""
+    views = {
+        found.get("name", path.stem): from_params(found["filters"])
+        for path, found in _scan(folder)
+        if not isinstance(found, UserError)
+    }
     return dict(sorted(views.items()))
+
+
+def damaged_views(folder: Path) -> list[UserError]:
+    """Return an error for every file in a workspace's folder that is no view."""
+    return [found for _, found in _scan(folder) if isinstance(found, UserError)]
+
+
+def _scan(folder: Path) -> Iterator[tuple[Path, ViewFile | UserError]]:
+    for path in sorted((folder / "views").glob("*.json")):
+        if not path.name.startswith("."):
+            try:
+                yield path, read_stored(path, ViewFile, fix="Restore the file or delete it.")
+            except UserError as error:  # one damaged view must not hide the others
+                yield path, error
 
 
 def save_view(folder: Path, name: str, filters: Filters) -> None:

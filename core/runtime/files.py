@@ -5,9 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -45,41 +45,69 @@ def write_json(path: Path, value: Any) -> None:
     write_text_atomically(path, json.dumps(value, indent=2, sort_keys=True) + "\n")
 
 
-def read_json(path: Path) -> Any:
-    """Parse a JSON file; raise UserError if it is missing or not JSON."""
+def check_regular_file(path: Path) -> os.stat_result:
+    """Return the status of a file that can be read to its end.
+
+    Raises:
+        UserError: there is none, or a folder, a pipe or a device is there, which could block or never end.
+    """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        status = path.stat()
     except FileNotFoundError as error:
         raise UserError(f"{path} does not exist.", "Check the path.") from error
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror}.", "Check the path.") from error
+    except (OSError, ValueError) as error:  # ValueError: a null character
+        raise UserError(f"{path} cannot be read: {getattr(error, 'strerror', error)}.", "Check the path.") from error
+    if not stat.S_ISREG(status.st_mode):
+        what = "a folder" if stat.S_ISDIR(status.st_mode) else "a pipe, a socket or a device"
+        raise UserError(f"{path} is {what}, not a file.", "Restore the file or create it again.")
+    return status
+
+
+def file_version(path: Path) -> tuple[int, int, int]:
+    """Return the inode, the modification time (ns) and the size of a regular file: other content has another version.
+
+    A modification time alone is not enough: the clock may have been set back, or an older file put in place.
+
+    Raises:
+        UserError: as :func:`check_regular_file`.
+    """
+    status = check_regular_file(path)
+    return status.st_ino, status.st_mtime_ns, status.st_size
+
+
+def read_regular_file(path: Path, max_bytes: int) -> bytes:
+    """Return the content of a file; raise UserError if it is none (:func:`check_regular_file`) or too large."""
+    size, content = check_regular_file(path).st_size, b""
+    if size <= max_bytes:
+        try:
+            # Not to wait: a pipe may have been put in place since the check.
+            with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as stream:
+                content = stream.read(max_bytes + 1)
+        except OSError as error:
+            raise UserError(f"{path} cannot be read: {error.strerror}.", "Check the path.") from error
+    if max(size, len(content)) > max_bytes:
+        raise UserError(f"{path} is larger than {max_bytes / 2**20:,.0f} MiB.", "Restore the file or create it again.")
+    return content
+
+
+def read_json(path: Path, *, max_bytes: int = 1 << 30, fix: str = "Restore the file or create it again.") -> Any:
+    """Parse a JSON file.
+
+    Raises:
+        UserError: it is missing, larger than ``max_bytes``, no regular file or not JSON; the last ends with ``fix``.
+    """
+    content = read_regular_file(path, max_bytes)
+    try:
+        return json.loads(content.decode("utf-8"))
     except (ValueError, RecursionError) as error:  # the latter for very deep nesting
         check_downloaded_file(path)
-        raise UserError(f"{path} is not valid JSON: {error}.", "Restore the file or create it again.") from error
+        raise UserError(f"{path} is not valid JSON: {error}.", fix) from error
 
 
 def check_format(description: Any, path: Path, expected: int) -> None:
     """Raise UserError if a description that was read from ``path`` has another format than ``expected``."""
     if description["format"] != expected:
-        raise UserError(f"{path} has format {description['format']}, not {expected}.", "Update TaskLens.")
-
-
-def read_json_cached(path: Path) -> Any:
-    """Return what :func:`read_json` returns, parsed only once until the file changes.
-
-    Callers share the object and must not modify it. All writers replace files as a whole (:func:`replacing`), so new
-    content has a new inode.
-    """
-    try:
-        state = path.stat()
-    except OSError:
-        return read_json(path)  # raises the error
-    return _read_json_version(path, (state.st_ino, state.st_mtime_ns, state.st_size))
-
-
-@lru_cache(maxsize=8192)
-def _read_json_version(path: Path, version: tuple[int, int, int]) -> Any:
-    return read_json(path)
+        raise UserError(f"{path} has format {description['format']!r:.40}, not {expected}.", "Update TaskLens.")
 
 
 def content_hash(*parts: Any) -> str:

@@ -9,7 +9,10 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TextIO
+from typing import Annotated, TextIO
+
+from annotated_types import Ge
+from pydantic import Field, Strict
 
 from core.runtime.files import write_text_atomically
 
@@ -20,12 +23,12 @@ PROGRESS_FILE_VARIABLE = "TASKLENS_PROGRESS"
 class ProgressState:
     """A snapshot of running work: ``done`` of ``total`` units of ``stage``; times in seconds."""
 
-    stage: str
-    done: int
-    total: int
-    elapsed: float
-    left: float | None
-    note: str = ""
+    stage: Annotated[str, Strict()]
+    done: Annotated[int, Strict(), Ge(0)]
+    total: Annotated[int, Strict(), Ge(0)]
+    elapsed: Annotated[float, Strict(), Field(allow_inf_nan=False)]
+    left: Annotated[float, Strict(), Field(allow_inf_nan=False)] | None
+    note: Annotated[str, Strict()] = ""
 
 
 class Progress:

@@ -12,15 +12,18 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, replace
 from itertools import combinations
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired
 
 import numpy as np
 import pandas as pd
+from typing_extensions import TypedDict
 
 from core.data import ImageSet, load_images
 from core.runtime.errors import UserError
-from core.runtime.files import read_json, write_json
+from core.runtime.files import write_json
 from core.runtime.replacing import replacing
+from core.runtime.sequence import next_number, number_of
+from core.runtime.stored import OPEN, Count, Flag, Number, Text, check_table, read_stored, read_table
 from core.tasks.noise import Noise, flip_labels, mislabel_images
 from core.tasks.sampling import (
     pool_of,
@@ -34,6 +37,35 @@ from core.tasks.settings import VALIDATION_TASKS, TaskSettings
 from core.tasks.tasklist import TaskList, read_tasks, write_tasks
 
 _VALIDATION = "validation.parquet"
+_REDRAW = "Restore the file or redraw the tasks."
+
+
+class DrawnSettings(TypedDict):
+    """What a folder of tasks was made by: :class:`core.tasks.settings.TaskSettings`, or the names of a user's lists."""
+
+    __pydantic_config__ = OPEN  # type: ignore[misc]
+    data: Text
+    lists: NotRequired[list[Text]]
+    ways: NotRequired[Count]
+    shots: NotRequired[Count]
+    queries: NotRequired[Count]
+    count: NotRequired[Count | None]
+    heldout: NotRequired[Count | None]
+    heldout_share: NotRequired[Number]
+    noise: NotRequired[Text]
+    seed: NotRequired[Count]
+    skip_small: NotRequired[Flag]
+    split: NotRequired[Text]
+
+
+class TasksFile(TypedDict):
+    """``tasks.json``; ``sequence`` counts the folders beside it, so that their order does not depend on a clock."""
+
+    __pydantic_config__ = OPEN  # type: ignore[misc]
+    settings: DrawnSettings
+    data_hash: NotRequired[Text]
+    command: NotRequired[Text]
+    sequence: NotRequired[Count]
 
 
 @dataclass(frozen=True)
@@ -206,7 +238,13 @@ def write_folder(tasks: TaskFolder, folder: Path) -> None:
     if tasks.planted is not None:
         with replacing(folder / "planted.parquet") as temporary:
             tasks.planted.to_parquet(temporary, index=False)
-    write_json(folder / "tasks.json", tasks.description)
+    with next_number(folder.parent, lambda: map(tasks_sequence, folder.parent.glob("*/tasks.json"))) as sequence:
+        write_json(folder / "tasks.json", tasks.description | {"sequence": sequence})
+
+
+def tasks_sequence(path: Path) -> int:
+    """Return the number of a ``tasks.json`` among the folders of tasks beside it; 0 if it has none or is damaged."""
+    return number_of(lambda: read_stored(path, TasksFile).get("sequence", 0))
 
 
 def read_folder(folder: Path) -> TaskFolder:
@@ -215,14 +253,19 @@ def read_folder(folder: Path) -> TaskFolder:
     Raises:
         UserError: a file is missing or invalid, or an image occurs in training and held-out tasks.
     """
-    description = read_json(folder / "tasks.json")
-    try:
-        data = description["settings"]["data"]
-    except (KeyError, TypeError) as error:
-        raise UserError(f"{folder / 'tasks.json'} does not name the image set.", "Redraw the tasks.") from error
-    images = load_images(data, str(description.get("data_hash", "")))
+    description = read_stored(folder / "tasks.json", TasksFile, fix=_REDRAW)
+    data = description["settings"]["data"]
+    images = load_images(data, description.get("data_hash", ""))
     train, heldout = (read_tasks(folder / f"{part}.parquet", images) for part in ("train", "heldout"))
     validation = read_tasks(folder / _VALIDATION, images) if (folder / _VALIDATION).exists() else None
     planted = folder / "planted.parquet"
-    noise = pd.read_parquet(planted) if planted.exists() else None
-    return _checked(TaskFolder(data, train, heldout, noise, description, validation), str(folder))
+    noise = _read_planted(planted) if planted.exists() else None
+    return _checked(TaskFolder(data, train, heldout, noise, {**description}, validation), str(folder))
+
+
+def _read_planted(path: Path) -> pd.DataFrame:
+    """Return the table of injected label noise; flips within tasks also have the task and the role."""
+    table = read_table(path, {"image_id": "text", "given": "text", "true": "text"}, may_be_empty=True, fix=_REDRAW)
+    if {"task_id", "role"} & set(table):
+        check_table(table, {"task_id": "text", "role": "text"}, path, may_be_empty=True, fix=_REDRAW)
+    return table

@@ -16,16 +16,21 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal, NotRequired
+
+from annotated_types import Ge, Le
+from pydantic import Strict
+from typing_extensions import TypedDict
 
 from core.runtime.errors import UserError
-from core.runtime.files import read_json, read_json_cached, write_json, write_text_atomically
+from core.runtime.files import read_regular_file, write_json, write_text_atomically
 from core.runtime.progress import PROGRESS_FILE_VARIABLE, ProgressState
+from core.runtime.stored import OPEN, Count, Text, read_stored
 from core.workspace.runner import CANCEL, DESCRIPTION, EXIT, GRACE_SECONDS, PID
 
 Status = Literal["running", "done", "failed", "cancelled", "lost"]
@@ -38,6 +43,25 @@ _REFUSED_CODE = 2  # of an error in the user's input or settings
 _KILLED_CODE = 128 + signal.SIGKILL
 _PROGRESS_LINE = re.compile(r".*: \d+/\d+(, about .+ left)?(  .*)?")
 _TAIL_BYTES = 16_384
+_OUTPUT_BYTES = 1 << 24
+
+
+class JobDescription(TypedDict):
+    """``job.json``; ``sequence`` counts the jobs of a folder, so that their order does not depend on a clock."""
+
+    __pydantic_config__ = OPEN  # type: ignore[misc]
+    title: Text
+    args: list[Text]
+    command: NotRequired[list[Text]]
+    started: Text
+    sequence: NotRequired[Count]
+
+
+class JobExit(TypedDict):
+    """``exit.json``; the code is 128 + signal of a job that a signal ended."""
+
+    __pydantic_config__ = OPEN  # type: ignore[misc]
+    code: Annotated[int, Strict(), Ge(0), Le(255)]
 
 
 @dataclass(frozen=True)
@@ -49,11 +73,15 @@ class Job:
     args: tuple[str, ...]
     started: str
     folder: Path
+    sequence: int = 0
 
     def status(self) -> Status:
         """Return its state; ``lost`` if its processes ended without an exit code (killed, or a restart)."""
         is_alive = self._is_alive()  # read first: once it is False, there is an exit code or there never will be
-        code = self._exit_code()
+        try:
+            code = self._exit_code()
+        except UserError:  # a damaged file, which error() names
+            return "running" if is_alive else "failed"
         if code is not None:
             if code == 0:
                 return "done"
@@ -63,10 +91,10 @@ class Job:
         return "cancelled" if self._is_cancel_requested() else "lost"
 
     def progress(self) -> ProgressState | None:
-        """Return the latest progress, or ``None`` before the first report."""
+        """Return the latest progress, or ``None`` before the first report, or if its file is damaged."""
         try:
-            return ProgressState(**read_json(self.folder / _PROGRESS))
-        except (UserError, TypeError):
+            return read_stored(self.folder / _PROGRESS, ProgressState)
+        except UserError:
             return None
 
     def results(self) -> list[str]:
@@ -75,7 +103,10 @@ class Job:
 
     def is_refused(self) -> bool:
         """Return whether it failed because of its input or settings, as it would again."""
-        return self._exit_code() == _REFUSED_CODE
+        try:
+            return self._exit_code() == _REFUSED_CODE
+        except UserError:
+            return False
 
     def error(self) -> str:
         """Return why it failed or was lost, worded for the user; empty for any other status."""
@@ -84,7 +115,10 @@ class Job:
             return "The job ended without an exit code: it was killed, or the machine restarted. Start it again."
         if status != "failed":
             return ""
-        code = self._exit_code()
+        try:
+            code = self._exit_code()
+        except UserError as error:
+            return f"It is unknown how the job ended: {error.what}"
         if code == _KILLED_CODE:
             return "The system killed the job, most likely because memory ran out."
         message: list[str] = []
@@ -100,22 +134,28 @@ class Job:
 
     def _is_alive(self) -> bool:
         try:
-            with suppress(FileNotFoundError), (self.folder / _LOCK).open() as stream:
-                fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            with suppress(FileNotFoundError):
+                descriptor = os.open(self.folder / _LOCK, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+                try:
+                    fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                finally:
+                    os.close(descriptor)
         except BlockingIOError:
             return True
         return False
 
     def _exit_code(self) -> int | None:
-        return int(read_json_cached(self.folder / EXIT)["code"]) if (self.folder / EXIT).exists() else None
+        path = self.folder / EXIT
+        return read_stored(path, JobExit)["code"] if path.exists() else None
 
     def _is_cancel_requested(self) -> bool:
         return (self.folder / CANCEL).exists()
 
     def _read(self, name: str) -> bytes:
-        with suppress(FileNotFoundError):
-            return (self.folder / name).read_bytes()
-        return b""
+        try:
+            return read_regular_file(self.folder / name, _OUTPUT_BYTES)
+        except UserError:
+            return b""
 
 
 class Jobs:
@@ -133,9 +173,7 @@ class Jobs:
         """
         args = tuple(args)
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            with (self.folder / ".start.lock").open("w") as lock:
-                fcntl.flock(lock, fcntl.LOCK_EX)
+            with self.no_start():
                 for job in self.all():
                     if job.args == args and job.status() == "running":
                         if job._is_cancel_requested():
@@ -148,33 +186,58 @@ class Jobs:
                 f"Check that the disk is not full and that {self.folder} can be written.",
             ) from error
 
+    @contextmanager
+    def no_start(self) -> Iterator[None]:
+        """Let no other process start a job during the block."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with (self.folder / ".start.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+
     def all(self) -> list[Job]:
-        """Return every job, newest first."""
-        ids = sorted((path.parent.name for path in self.folder.glob(f"*/{DESCRIPTION}")), reverse=True)
-        return [self.get(job_id) for job_id in ids]
+        """Return every job, newest first; jobs whose description is damaged are left out (:meth:`damaged`)."""
+        jobs = [job for job, _ in self._scan() if job is not None]
+        return sorted(jobs, key=lambda job: (job.sequence, job.id), reverse=True)
+
+    def damaged(self) -> list[UserError]:
+        """Return an error for every job whose description cannot be read."""
+        return [error for _, error in self._scan() if error is not None]
+
+    def _scan(self) -> Iterator[tuple[Job | None, UserError | None]]:
+        for path in sorted(self.folder.glob(f"*/{DESCRIPTION}")):
+            try:
+                yield self._read(path.parent), None
+            except UserError as error:  # one damaged job must not hide the others
+                yield None, error
 
     def get(self, job_id: str) -> Job:
-        """Return the job of that id; raise UserError if there is none."""
+        """Return the job of that id; raise UserError if there is none, or its description is damaged."""
         folder = self.folder / job_id
-        if not re.fullmatch(r"[\w-]+", job_id) or not (folder / DESCRIPTION).is_file():
+        if not re.fullmatch(r"[\w-]+", job_id) or not (folder / DESCRIPTION).exists():
             raise UserError(f"There is no job “{job_id}”.", "Choose one from the list of jobs.")
-        description = read_json_cached(folder / DESCRIPTION)
-        return Job(job_id, description["title"], tuple(description["args"]), description["started"], folder)
+        return self._read(folder)
+
+    def _read(self, folder: Path) -> Job:
+        described = read_stored(folder / DESCRIPTION, JobDescription, fix=f"Restore the file or delete {folder}.")
+        sequence = described.get("sequence", 0)
+        return Job(folder.name, described["title"], tuple(described["args"]), described["started"], folder, sequence)
 
     def cancel(self, job_id: str) -> None:
         """Request a running job to stop, without waiting; it is killed if it still runs after ``GRACE_SECONDS``."""
         job = self.get(job_id)
         if job.status() != "running":
             return
-        marker = job.folder / CANCEL
+        marker, now = job.folder / CANCEL, time.monotonic()  # which counts from the start of the machine
         if not marker.exists():
-            write_text_atomically(marker, "", durable=False)
+            write_text_atomically(marker, str(now), durable=False)
         # While the lock is held, the system cannot have given the group's id to other processes. A job that has not
         # written its id yet reads the marker next. Its runner does the kill; if the runner is gone, a second request
         # does.
-        overdue = time.time() - marker.stat().st_mtime > GRACE_SECONDS
-        with suppress(FileNotFoundError, ProcessLookupError):
-            os.killpg(int((job.folder / PID).read_text()), signal.SIGKILL if overdue else signal.SIGTERM)
+        is_overdue = now - _number(marker, default=now) > GRACE_SECONDS
+        group = int(_number(job.folder / PID, default=0))
+        if group > 1:  # else there is no process yet, or the file is damaged
+            with suppress(ProcessLookupError):
+                os.killpg(group, signal.SIGKILL if is_overdue else signal.SIGTERM)
 
     def _start(self, title: str, args: tuple[str, ...]) -> Job:
         now = datetime.now(UTC)
@@ -185,6 +248,7 @@ class Jobs:
             "args": args,
             "command": [*self.command, *args],
             "started": now.isoformat(timespec="milliseconds"),
+            "sequence": 1 + max((job.sequence for job in self.all()), default=0),  # the lock of start() is held
         }
         with (
             (folder / _LOCK).open("w+") as lock,
@@ -204,3 +268,11 @@ class Jobs:
             )
         threading.Thread(target=process.wait, daemon=True).start()  # leaves no zombie behind
         return self.get(folder.name)
+
+
+def _number(path: Path, default: float) -> float:
+    """Return the number in a file; ``default`` if there is none or it is damaged."""
+    try:
+        return float(read_regular_file(path, 100))
+    except (UserError, ValueError):
+        return default

@@ -10,8 +10,8 @@ parts of steps that they computed (:meth:`RunWriter.memory`).
 
 from __future__ import annotations
 
-import fcntl
 import platform
+import re
 import shutil
 import sys
 import time
@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
@@ -30,10 +31,17 @@ from core import __version__
 from core.runtime.clock import timestamp
 from core.runtime.distributed import world
 from core.runtime.errors import TransientError, UserError
-from core.runtime.files import content_hash, read_json_cached, write_json
+from core.runtime.files import content_hash, file_version, write_json
 from core.runtime.replacing import replacing
+from core.runtime.sequence import next_number, number_of
+from core.runtime.stored import check_table, read_stored, read_table
+from core.workspace.leftovers import delete_leftovers, locked
+from core.workspace.run_files import JSON_FILES, TABLES, Provenance, TableShape, shape_of
 
 MEMORY = "memory"
+CONFIG, PROVENANCE = "config.json", "provenance.json"
+_AGAIN = "Delete the run and compute it again."
+_NAME = re.compile(r"[^.].*-[0-9a-f]{12}")
 _RECOMPUTED: ContextVar[str] = ContextVar("_RECOMPUTED", default="")
 """Id of the run that is computed again (:func:`recomputing`); empty: none."""
 
@@ -55,42 +63,77 @@ class Run:
         return self.id.rsplit("-", 1)[0]
 
     def json(self, name: str) -> Any:
-        """Return the content of one of its JSON files; callers share the object and must not modify it."""
-        return read_json_cached(self.folder / name)
+        """Return the content of one of its JSON files; callers share the object and must not modify it.
+
+        Raises:
+            UserError: the file is missing or damaged, or its content is not of the shape that
+                :mod:`core.workspace.run_files` declares.
+        """
+        if name == CONFIG:
+            return self.config
+        if name == PROVENANCE:
+            return self.provenance
+        return read_stored(self.folder / name, shape_of(JSON_FILES, self.kind, name) or Any, fix=_AGAIN)
 
     def table(self, name: str) -> pd.DataFrame:
-        """Return one of its parquet tables; raise UserError if the file is missing or damaged."""
-        try:
-            return pd.read_parquet(self.folder / name)
-        except (OSError, ValueError) as error:
-            raise UserError(
-                f"{self.folder / name} cannot be read: {error}.", "Delete the run and compute it again."
-            ) from error
+        """Return one of its parquet tables.
+
+        Raises:
+            UserError: the file is missing or damaged, or lacks columns that :mod:`core.workspace.run_files` declares.
+        """
+        path, shape = self.folder / name, shape_of(TABLES, self.kind, name) or TableShape({}, may_be_empty=True)
+        table = read_table(path, may_be_empty=True, fix=_AGAIN)
+        check_table(table, shape.columns, path, optional=shape.optional, may_be_empty=shape.may_be_empty, fix=_AGAIN)
+        return table
 
     @property
     def config(self) -> dict[str, Any]:
-        """Return its kind and cache key."""
-        return self.json("config.json")
+        """Return its kind and cache key; raise UserError if they are not those that its folder is named by."""
+        path = self.folder / CONFIG
+        return _config(path, file_version(path))
+
+    @property
+    def provenance(self) -> Provenance:
+        """Return when and how it was computed; raise UserError if the file is missing or damaged."""
+        return read_stored(self.folder / PROVENANCE, Provenance, fix=_AGAIN)
 
     @property
     def finished(self) -> str:
         """Return when it was finished: UTC, ISO 8601 with milliseconds (whole seconds in runs of earlier versions)."""
-        return self.json("provenance.json")["finished"]
+        return self.provenance["finished"]
+
+    @property
+    def sequence(self) -> int:
+        """Return its number among the finished runs of the workspace; 0 in runs of earlier versions."""
+        return self.provenance.get("sequence", 0)
 
     @property
     def is_precomputed(self) -> bool:
         """Return whether it was not computed here, but came with a demo."""
-        return bool(self.json("provenance.json").get("precomputed"))
+        return self.provenance.get("precomputed", False)
 
     @property
     def command(self) -> list[str]:
         """Return the program that computed it and its arguments."""
-        return list(self.json("provenance.json").get("command", []))
+        return list(self.provenance.get("command", []))
 
     @property
     def processor_seconds(self) -> float:
         """Return the processor time of rank 0 in the last attempt, which other load on the machine does not change."""
-        return float(self.json("provenance.json").get("processor_seconds", float("nan")))
+        return self.provenance.get("processor_seconds", float("nan"))
+
+
+@lru_cache(maxsize=8192)
+def _config(path: Path, version: tuple[int, int, int]) -> dict[str, Any]:
+    """Return the content of a ``config.json``, whose hash is the name of its folder."""
+    config = read_stored(path, dict[str, Any], fix=_AGAIN)
+    if _name_of(config) != path.parent.name:
+        raise UserError(f"{path} is not the configuration that its folder is named by.", _AGAIN)
+    return config
+
+
+def _name_of(config: Mapping[str, Any]) -> str:
+    return f"{config.get('kind')}-{content_hash({**config})[:12]}"
 
 
 @dataclass(frozen=True)
@@ -197,10 +240,33 @@ class Runs:
         return Run(folder) if _is_finished(folder) else None
 
     def all(self, kind: str, key: Mapping[str, Any] | None = None) -> list[Run]:
-        """Return the finished runs of a kind whose cache keys have all the entries of ``key``, newest first."""
-        folders = [folder for folder in self.folder.glob(f"{kind}-*") if (folder / "provenance.json").exists()]
-        runs = [run for run in map(Run, folders) if run.kind == kind and (not key or key.items() <= run.config.items())]
-        return sorted(runs, key=lambda run: run.finished, reverse=True)
+        """Return the finished runs of a kind whose cache keys have all the entries of ``key``, newest first.
+
+        Runs whose description is damaged are left out (:meth:`damaged`). Those of earlier versions, which have no
+        number, are older than all others, and ordered by their time.
+        """
+        runs = [run for run in self._intact(f"{kind}-*") if run.kind == kind]
+        if key:
+            runs = [run for run in runs if key.items() <= run.config.items()]
+        return sorted(runs, key=lambda run: (run.sequence, run.finished), reverse=True)
+
+    def damaged(self) -> list[UserError]:
+        """Return an error for every finished run whose configuration or provenance cannot be read."""
+        return [error for _, error in self._scan("*-*") if error is not None]
+
+    def _intact(self, pattern: str) -> list[Run]:
+        return [run for run, error in self._scan(pattern) if error is None]
+
+    def _scan(self, pattern: str) -> Iterator[tuple[Run, UserError | None]]:
+        for folder in sorted(self.folder.glob(pattern)):
+            if _NAME.fullmatch(folder.name) and folder.is_dir():
+                run = Run(folder)
+                try:
+                    _ = run.config, run.provenance
+                except UserError as error:  # one damaged run must not hide the others
+                    yield run, error
+                else:
+                    yield run, None
 
     def get(self, run_id: str) -> Run:
         """Return the finished run of that id; raise UserError if there is none."""
@@ -227,6 +293,7 @@ class Runs:
                 group.on_rank_zero(lambda: self._finish(name, writer, started, seconds))
                 if name == _RECOMPUTED.get():
                     _RECOMPUTED.set("")  # later requests within the same action find the new run
+                group.on_rank_zero(lambda: delete_leftovers(self.folder))
         if group.rank:
             writer.clear_steps()
             with suppress(OSError):  # missing, or not empty
@@ -236,15 +303,8 @@ class Runs:
 
     def _claim(self, name: str, locks: ExitStack) -> bool:
         """Lock a run against other processes; return whether one of them has finished it in the meantime."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        lock = locks.enter_context((self.folder / f".{name}.lock").open("w"))
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | (0 if self._waits else fcntl.LOCK_NB))
-        except OSError as error:
-            raise TransientError("This is being computed by another process.", "Wait for it to finish.") from error
-        replaced = self.folder / f".{name}.replaced"
-        if replaced.is_dir() and not (self.folder / name).is_dir():  # killed between the two renames of _finish
-            replaced.rename(self.folder / name)
+        if not locks.enter_context(locked(self.folder, name, waits=self._waits)):
+            raise TransientError("This is being computed by another process.", "Wait for it to finish.")
         return _is_finished(self.folder / name)
 
     def _finish(self, name: str, writer: RunWriter, started: str, processor_seconds: float) -> None:
@@ -261,19 +321,22 @@ class Runs:
             "threads": torch.get_num_threads(),
             "processes": world().size,
         }
-        write_json(writer.folder / "provenance.json", provenance)
-        if (self.folder / name).is_dir():  # computed again
-            replaced = self.folder / f".{name}.replaced"
-            shutil.rmtree(replaced, ignore_errors=True)  # left by a process that was killed here
-            (self.folder / name).rename(replaced)
-            writer.folder.rename(self.folder / name)
-            shutil.rmtree(replaced)
-        else:
-            writer.folder.rename(self.folder / name)
-        (self.folder / f".{name}.lock").unlink(missing_ok=True)
+        with next_number(self.folder, self._numbers) as sequence:
+            write_json(writer.folder / PROVENANCE, provenance | {"sequence": sequence})
+            if (self.folder / name).is_dir():  # computed again
+                replaced = self.folder / f".{name}.replaced"
+                shutil.rmtree(replaced, ignore_errors=True)  # left by a process that was killed here
+                (self.folder / name).rename(replaced)
+                writer.folder.rename(self.folder / name)
+                shutil.rmtree(replaced)
+            else:
+                writer.folder.rename(self.folder / name)
+
+    def _numbers(self) -> list[int]:
+        return [number_of(lambda run=run: run.sequence) for run, _ in self._scan("*-*")]  # type: ignore[misc]
 
     def _name(self, kind: str, key: Mapping[str, Any]) -> str:
-        return f"{kind}-{content_hash({'kind': kind, **key})[:12]}"
+        return _name_of({"kind": kind, **key})
 
 
 def _is_finished(folder: Path) -> bool:

@@ -17,7 +17,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, NotRequired
+
+from typing_extensions import TypedDict
 
 from core.checkpoints.model import TRAJECTORY, Model, load_model, load_trajectory
 from core.data import ImageSet
@@ -25,18 +27,30 @@ from core.decisions.checks import class_name
 from core.decisions.log import DecisionLog
 from core.influence.basis import ENGINE_VERSION
 from core.maml.training import Snapshot
+from core.review.saved_views import damaged_views
 from core.runtime.errors import UserError
-from core.runtime.files import home, library, read_json, write_json
+from core.runtime.files import home, library, write_json
 from core.runtime.replacing import copy_folder
+from core.runtime.stored import OPEN, Text, read_stored
 from core.tasks.changes import Changes
 from core.tasks.generate import TaskFolder, read_folder
 from core.workspace.jobs import Jobs
+from core.workspace.leftovers import delete_leftovers, delete_temporaries
 from core.workspace.runs import Run, Runs
 from core.workspace.whatif_sets import Sets
 
 FORMAT = 1
+_OTHER_FORMAT = "Restore the file; if a newer version of TaskLens wrote it, update TaskLens."
 RANKING_KIND = "rank"
 """The kind of the runs that hold a ranking."""
+
+
+class WorkspaceFile(TypedDict):
+    """``workspace.json``."""
+
+    __pydantic_config__ = OPEN  # type: ignore[misc]
+    format: Literal[1]
+    about: NotRequired[Text]
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,16 +88,14 @@ class Workspace:
     def __init__(self, folder: Path, *, waits: bool = False) -> None:
         self.folder = folder.resolve()
         try:
-            described = read_json(self.folder / "workspace.json")
+            described = read_stored(self.folder / "workspace.json", WorkspaceFile, fix=_OTHER_FORMAT)
         except UserError as error:
             if not isinstance(error.__cause__, FileNotFoundError):
                 raise
             raise UserError(
                 f"The workspace {self.folder} does not exist.", "Check the name, or create it with the open command."
             ) from error
-        if not isinstance(described, dict) or described.get("format") != FORMAT:
-            raise UserError(f"{self.folder} is a workspace of another format.", "Update TaskLens.")
-        self.name, self.about = self.folder.name, str(described.get("about", ""))
+        self.name, self.about = self.folder.name, described.get("about", "")
         self.runs = Runs(self.folder / "runs", waits=waits)
         self.sets = Sets(self.folder / "sets")
         self.jobs = Jobs(self.folder / "jobs")
@@ -104,6 +116,17 @@ class Workspace:
     def decisions(self) -> DecisionLog:
         """Return its decision log."""
         return DecisionLog(self.folder / "decisions.sqlite")
+
+    def damaged(self) -> list[UserError]:
+        """Return an error for each file that lists leave out because it is damaged: of runs, sets, views and jobs."""
+        views = damaged_views(self.folder)
+        return [*self.runs.damaged(), *self.sets.damaged(), *views, *self.jobs.damaged()]
+
+    def delete_leftovers(self) -> None:
+        """Delete unfinished runs and temporary files that nobody has touched for long (:mod:`.leftovers`)."""
+        delete_leftovers(self.runs.folder)
+        parts = (self.folder / name for name in ("", "tasks", "model", "sets", "views", "exports"))
+        delete_temporaries(parts)
 
     def changes(self) -> Changes:
         """Return the decided removals and relabels, without conflicts; raise UserError if a new class is unknown."""

@@ -151,7 +151,7 @@ def test_a_damaged_file_is_named_in_the_error(
 @pytest.mark.parametrize("text", ['{"format": 2}', "[]", "{}"])
 def test_a_workspace_of_another_format_is_refused(workspace: Workspace, text: str) -> None:
     (workspace.folder / "workspace.json").write_text(text)
-    with pytest.raises(UserError, match="format"):
+    with pytest.raises(UserError, match=r"workspace\.json"):
         Workspace(workspace.folder)
 
 

@@ -1,0 +1,39 @@
+"""Number what is added to a folder, so that its order does not depend on a clock that may be set back."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from core.runtime.errors import UserError
+
+
+@contextmanager
+def next_number(folder: Path, present: Callable[[], Iterable[int]]) -> Iterator[int]:
+    """Yield one more than the largest number that is present; nobody else gets one while the block runs.
+
+    Within the block, write the number to where ``present`` reads it. The numbers of what is deleted may be given again.
+
+    Args:
+        folder: The folder whose entries are numbered; it is locked meanwhile, where its file system can.
+        present: Reads the numbers of all entries, 0 for those of versions that gave none.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        with suppress(OSError):  # a file system without locks; entries of equal numbers are ordered by their times
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield 1 + max(present(), default=0)
+    finally:
+        os.close(descriptor)
+
+
+def number_of(read: Callable[[], int]) -> int:
+    """Return a number that ``read`` reads from a file; 0 if the file is damaged."""
+    try:
+        return read()
+    except UserError:
+        return 0
