@@ -38,6 +38,7 @@ from core.ui.ranking.panel import newest_evaluation
 from core.ui.review.decide import decide, removal_bar
 from core.ui.shell.command import command_block
 from core.ui.shell.context import Context, choose_ranking, page, table
+from core.ui.shell.guard import REPEATED, report_errors
 from core.ui.shell.jobs import is_running, job_panel, start, start_button
 from core.ui.shell.precomputed import precomputed_note
 from core.ui.shell.text import count, minute_of, plain
@@ -62,21 +63,24 @@ def main() -> None:
         chosen = orders.get(st.session_state.get(_order_key(orders), next(iter(orders), "")))
         changes = removal_bar(context, cause_of_order(chosen) if chosen else "harmful")
         left, right = st.columns([3, 2], gap="large")
-        with left:
+        commands: list[list[str]] = []
+        with left, report_errors("The table of decisions"):
             _decided(context)
-        with right:
+        with right, report_errors("The removal of the worst items"):
             commands = _remove_worst(context, orders)
         st.subheader("Effect of the changes")
-        if len(changes):
+        if changes:
             _effects(context, changes)
+        elif changes is None:
+            st.caption(REPEATED)
         else:
             _no_changes(context)
         command_block(context, *commands, ["whatif"], _ESTIMATE, _STEPS, _RETRAIN)
 
 
 def _decided(context: Context) -> None:
-    decided = changed_items(context.workspace.decisions, context.project.images.class_names)
     st.subheader("Removed and relabelled")
+    decided = changed_items(context.workspace.decisions, context.project.images.class_names)
     if decided.empty:
         st.info(
             "No decisions yet. Remove the most suspicious items here, or decide on individual tasks and images on the "

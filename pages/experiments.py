@@ -4,7 +4,8 @@ import streamlit as st
 
 from core.ui.experiments.panel import experiment_panel
 from core.ui.experiments.results import results_panel
-from core.ui.shell.context import free_page, report_errors
+from core.ui.shell.context import free_page
+from core.ui.shell.guard import report_errors
 
 with free_page("Experiments"):
     st.caption(
@@ -12,5 +13,5 @@ with free_page("Experiments"):
         "over several seeds. Experiments use their own tasks and models, not the open workspace."
     )
     experiment = experiment_panel()
-    with report_errors():
+    with report_errors("The list of results"):
         results_panel(experiment)

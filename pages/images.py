@@ -7,6 +7,7 @@ import streamlit as st
 from core.actions.decide import cause_of_order
 from core.decisions.log import Item
 from core.recommendation.summary import SUSPICIOUS
+from core.tasks.changes import Changes
 from core.ui.grid.pictures import image_tiles, pixels
 from core.ui.ranking.panel import require_ranking
 from core.ui.recommendation.panel import (
@@ -19,6 +20,7 @@ from core.ui.recommendation.panel import (
 from core.ui.review.decide import decision_buttons, removal_bar
 from core.ui.review.duplicates_panel import duplicates_panel
 from core.ui.shell.context import page, table
+from core.ui.shell.guard import dialog
 from core.ui.shell.text import plain
 from core.ui.trust.panel import EFFECT_HELP, bar_words, order_words, score_ends, score_words
 
@@ -45,7 +47,7 @@ with page("Images") as context:
     orders = [*([SUSPICION] if known else []), *ORDERS, "Highest loss"]
     order_key = "images_order_recommended" if known else "images_order"  # its own default
     sorted_by = COLUMNS.get(st.session_state.get(order_key, orders[0]), "score")
-    removal = removal_bar(context, cause_of_order(run, sorted_by))
+    removal = removal_bar(context, cause_of_order(run, sorted_by)) or Changes()
     recommended = recommendation_panel(context, "images")
     images = with_suspicion(table(run, "images.parquet"), recommended, "images", ["image_id"])
 
@@ -128,4 +130,4 @@ with page("Images") as context:
         )
 
     if opened := st.session_state.pop("images_open", ""):
-        st.dialog("Image", width="large")(details)(opened)
+        dialog("Image", width="large")(details)(opened)

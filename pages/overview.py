@@ -3,10 +3,12 @@
 import streamlit as st
 
 from core.actions.recommend import newest_recommendation, recommended_levels
+from core.tasks.changes import Changes
 from core.ui.edit.results import results
 from core.ui.ranking.panel import newest_evaluation, rank_panel
 from core.ui.shell.command import command_block
 from core.ui.shell.context import page
+from core.ui.shell.guard import report_errors
 from core.ui.shell.jobs import job_panel, jobs_of, start, start_button
 from core.ui.shell.navigation import page as link
 from core.ui.shell.precomputed import precomputed_note
@@ -23,7 +25,9 @@ with page("Overview") as context:
     evaluated = newest_evaluation(context)
     ranked = newest_ranking(workspace, project) is not None
     recommendation = newest_recommendation(workspace, project)
-    removal = workspace.changes()
+    removal: Changes | None = None
+    with report_errors("The decisions"):
+        removal = workspace.changes()
 
     if evaluated is None:
         if not jobs_of(workspace.jobs, "evaluate"):
@@ -91,13 +95,13 @@ with page("Overview") as context:
                 "compare the predictions of each method with retraining, and their cost",
             ),
             (
-                bool(len(removal)),
+                bool(removal),
                 "Decide what to remove",
                 "tasks",
                 "what looks wrong, as recommended, and what harms the held-out tasks",
             ),
             (
-                bool(len(removal) and results(context, removal)),
+                bool(removal and results(context, removal)),
                 "Measure the effect",
                 "edit",
                 "accuracy before the changes, estimated, fine-tuned and retrained",

@@ -13,6 +13,7 @@ from core.ui.review.queue_panel import queue_panels
 from core.ui.review.snapshots_panel import snapshots_panel
 from core.ui.shell.command import command_block
 from core.ui.shell.context import page
+from core.ui.shell.guard import report_errors
 from core.ui.shell.jobs import job_panel, start_button
 
 COMMAND = ["review", "queue"]
@@ -41,7 +42,8 @@ with page("Review") as context:
     blind = bool(st.session_state.get("review_blind", False))
     above = st.container()
     if st.session_state.get("review_map"):
-        with above:
+        drawn = None
+        with above, report_errors("The map"):
             drawn = drawn_area(queue, current_state(context, queue, blind))
         if drawn is not None and drawn != st.session_state.get("_review_drawn"):
             st.session_state["_review_drawn"] = drawn

@@ -11,7 +11,8 @@ from core.tasks.changes import Changes
 from core.ui.edit.results import retraining_note
 from core.ui.review.decide import announce, removal_bar
 from core.ui.shell.command import command_block
-from core.ui.shell.context import Context, page, report_errors, table
+from core.ui.shell.context import Context, page, table
+from core.ui.shell.guard import report_errors
 from core.ui.shell.jobs import is_running, job_panel, start
 from core.ui.shell.text import plain
 from core.ui.whatif.panel import live_estimator, prepare_panel
@@ -31,15 +32,16 @@ def main() -> None:
         command_block(context, ["sets", "save", names[0] if names else "NAME"], ["sets", "compare"])
 
 
-def _save(context: Context, changes: Changes) -> None:
+def _save(context: Context, changes: Changes | None) -> None:
     with st.form("sets_form", border=True):
         name, note, button = st.columns([2, 4, 2], vertical_alignment="bottom")
         wanted = name.text_input("Name of the set", max_chars=60, key="sets_name")
         comment = note.text_input("Note", max_chars=200, key="sets_note")
         if button.form_submit_button(
-            "Save current decisions", type="primary", disabled=not len(changes), width="stretch", key="sets_save"
+            "Save current decisions", type="primary", disabled=not changes, width="stretch", key="sets_save"
         ):
-            with report_errors():
+            assert changes is not None  # the button is disabled
+            with report_errors("Save current decisions"):
                 saved = context.workspace.sets.save(wanted.strip(), changes, who=context.reviewer, note=comment.strip())
                 announce(f"Saved {saved.name}: {saved.changes.words}")
                 st.rerun()
@@ -48,7 +50,7 @@ def _save(context: Context, changes: Changes) -> None:
 def _compare(context: Context, names: list[str]) -> None:
     chosen = st.multiselect("Sets to compare", names, default=names, key=f"sets_chosen_{len(names)}") or names
     estimator = None
-    with report_errors():
+    with report_errors("The live estimate"):
         estimator = live_estimator(context)
     if estimator is None:
         prepare_panel(context, "Afterwards every set is estimated here immediately.", key="sets_prepare")

@@ -6,6 +6,7 @@ import streamlit as st
 
 from core.actions.decide import cause_of_order
 from core.decisions.log import Item
+from core.tasks.changes import Changes
 from core.tasks.tasklist import KEY
 from core.ui.charts.common import CONFIG
 from core.ui.charts.scores import score_histogram
@@ -40,7 +41,7 @@ with page("Tasks") as context:
     orders = [name for name in ORDERS if known or name != SUSPICION]
     order_key = "tasks_order_recommended" if known else "tasks_order"  # its own default
     sorted_by, _ = ORDERS[st.session_state.get(order_key, orders[0])]
-    removal = removal_bar(context, cause_of_order(run, sorted_by))
+    removal = removal_bar(context, cause_of_order(run, sorted_by)) or Changes()
     recommended = recommendation_panel(context, "tasks")
     tasks = with_suspicion(table(run, "tasks.parquet"), recommended, "tasks", ["task_id"])
 

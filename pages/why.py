@@ -24,7 +24,7 @@ _SHOWN = (24, 60, 120)
 def main() -> None:
     """Draw the page."""
     with page("Why") as context:
-        changes = removal_bar(context, "harmful")
+        changes = removal_bar(context, "harmful") or Changes()
         evaluated = newest_evaluation(context)
         if evaluated is None:
             st.info("The model has not been evaluated on the held-out tasks yet, so its failures are unknown.")

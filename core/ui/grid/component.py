@@ -26,6 +26,7 @@ import streamlit as st
 from cachetools import LRUCache, cached
 
 from core.ui.grid.atlas import Atlas, jpeg_atlas, packet
+from core.ui.shell.guard import ignore
 
 _ASSETS = Path(__file__).resolve().parents[3] / "assets"
 _STATE = "grid"
@@ -218,7 +219,7 @@ def image_grid(
         "pitch": atlas.pitch_px,
         "tiles": [[t.id, t.caption, *_score(t), _length(t, largest), t.mark, t.tooltip] for t in tiles],
     }
-    result = _component(key=key, data=packet(header, atlas.jpeg), on_grid_change=lambda: None)
+    result = _component(key=key, data=packet(header, atlas.jpeg), on_grid_change=ignore)
 
     # No call to Streamlit follows before the return, so no other rerun can interrupt this part.
     report = _report(result)

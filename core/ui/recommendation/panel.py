@@ -9,9 +9,11 @@ import streamlit as st
 
 from core.actions.decide import proposed_items
 from core.actions.recommend import newest_recommendation, recommended_levels
+from core.decisions.log import Item
 from core.recommendation.summary import CANDIDATE_WORDS, ITEM_WORDS, PROTOCOL_WORDS
 from core.ui.review.decide import decide
 from core.ui.shell.context import Context, table
+from core.ui.shell.guard import report_errors
 from core.ui.shell.jobs import job_panel, start_button
 from core.ui.shell.navigation import page as link
 from core.ui.shell.precomputed import origin, precomputed_note
@@ -51,13 +53,16 @@ def recommendation_panel(context: Context, level: str) -> Run | None:
 def _show(context: Context, run: Run, level: str) -> None:
     found = recommended_levels(run)[level]
     st.markdown(f"**{plain(found.sentence)}**")
-    items = proposed_items(context.workspace, run, level)
+    items: list[Item] | None = None
+    with report_errors("The proposal"):
+        items = proposed_items(context.workspace, run, level)
     words, button = st.columns([5, 1], vertical_alignment="center")
-    decided = found.proposed - len(items)
+    decided = 0 if items is None else found.proposed - len(items)
     already = f" Already decided: {decided} of them." if decided else ""
     words.caption(" ".join(map(plain, (found.proposal + already, *found.notes))))
     if level == "images" and found.proposed:
         words.page_link(link("review"), label="Relabel them on the Review page, which suggests classes")
+    items = items or []
     label = f"Remove {count(len(items), ITEM_WORDS[level])}"
     if found.proposed and button.button(label, key=f"{level}_proposed", disabled=not items, width="stretch"):
         decide(context, items, "remove", run.id, "proposed by the recommendation", cause="label-error")

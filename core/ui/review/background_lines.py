@@ -23,8 +23,8 @@ from core.ui.whatif.panel import live_estimator
 _SUPPORT_IMAGES = 3
 
 _estimates, _explanations = (
-    BackgroundCache[tuple[str, str, int], list[str]](name, lambda error: [f"could not be computed: {error}"])
-    for name in ("effect", "explanation")
+    BackgroundCache[tuple[str, str, int], list[str]](name, title, lambda error: [f"could not be computed: {error}"])
+    for name, title in (("effect", "The estimated effect"), ("explanation", "The explanation"))
 )
 
 

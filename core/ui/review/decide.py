@@ -14,6 +14,7 @@ from core.review.suggestions import undecided
 from core.tasks.changes import Changes
 from core.ui.grid.component import clear_selection
 from core.ui.shell.context import Context, OpenWorkspace
+from core.ui.shell.guard import report_errors
 from core.ui.shell.navigation import page as link
 from core.ui.shell.text import count, plain
 
@@ -98,6 +99,11 @@ def relabel_panel(context: Context, task_id: str) -> None:
 
     The suggested class must have a high enough probability.
     """
+    with report_errors("The suggested classes"):
+        _relabel_panel(context, task_id)
+
+
+def _relabel_panel(context: Context, task_id: str) -> None:
     from core.actions.queue import newest_queue  # imports scikit-learn
 
     queue = newest_queue(context.workspace)
@@ -146,18 +152,27 @@ def reversal_text(act: str, result: Result) -> str:
     return f"{verb}: {count(len(result.reversed_entries), 'decision')}{kept}."
 
 
-def removal_bar(context: Context, cause: Cause | None = None) -> Changes:
+def removal_bar(context: Context, cause: Cause | None = None) -> Changes | None:
     """Show the present removals and relabels with undo and redo buttons; return the changes.
+
+    None if they cannot be read, which the page then says; it goes on without them.
 
     Args:
         cause: Draw a choice of the cause of the decisions that are made on this page, with this default.
     """
+    st.session_state[_CAUSE] = ""
+    with report_errors("The bar of decisions"):
+        return _removal_bar(context, cause)
+    st.session_state[_SEEN] = st.session_state[_SHOWN] = None
+    return None
+
+
+def _removal_bar(context: Context, cause: Cause | None) -> Changes:
     log = context.workspace.decisions
     version = log.version()
     st.session_state[_SEEN], st.session_state[_SHOWN] = st.session_state.get(_SHOWN, version), version
     removal = context.workspace.changes()
     text, *choices, undo, redo = st.columns([5, 2, 1, 1] if cause else [6, 1, 1], vertical_alignment="center")
-    st.session_state[_CAUSE] = ""
     for place in choices:
         st.session_state[_CAUSE] = place.selectbox(
             "Cause of the decisions",

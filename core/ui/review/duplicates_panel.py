@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from itertools import pairwise
 
 import pandas as pd
@@ -11,6 +12,7 @@ import streamlit as st
 from core.actions.decide import without_found_errors
 from core.actions.duplicates import newest_duplicates
 from core.decisions.log import Item
+from core.tasks.changes import Changes
 from core.ui.charts.common import CONFIG, HARMFUL, NEUTRAL
 from core.ui.grid.component import Tile, clear_selection, image_grid
 from core.ui.grid.pictures import pixels
@@ -40,13 +42,16 @@ def duplicates_panel(context: Context) -> None:
         start_button(context, "Find duplicates", "Find duplicates", COMMAND, key="duplicates_start", primary=True)
         command_block(context, COMMAND)
         return
-    removal_bar(context, "duplicate")
+    changes = removal_bar(context, "duplicate")
+    decided: Collection[Item] = ()
+    if changes is not None:
+        decided = context.workspace.decisions.current()
     _figures(run)
     pairs, leaks = table(run, "pairs.parquet"), table(run, "leaks.parquet")
     st.subheader("Pairs")
-    _pairs(context, run, pairs)
+    _pairs(context, run, pairs, changes, decided)
     st.subheader("Leaks")
-    _leaks(context, run, leaks)
+    _leaks(context, run, leaks, decided)
     with st.expander("How near-duplicates are defined"):
         _threshold(run)
     command_block(context, COMMAND)
@@ -66,11 +71,11 @@ def _figures(run: Run) -> None:
         column.metric(label, f"{value:,}", border=True, height="stretch")
 
 
-def _pairs(context: Context, run: Run, pairs: pd.DataFrame) -> None:
+def _pairs(context: Context, run: Run, pairs: pd.DataFrame, changes: Changes | None, decided: Collection[Item]) -> None:
     if pairs.empty:
         st.success(f"{NO_DUPLICATES} {run.json('summary.json')['images']:,} images of the tasks.")
         return
-    done = [item.image_id for item in context.workspace.decisions.current() if item.kind == "image"]
+    done = [item.image_id for item in decided if item.kind == "image"]
     masks = {
         "All": pairs["exact"] | True,
         "Different given classes": pairs["contradiction"],
@@ -89,12 +94,12 @@ def _pairs(context: Context, run: Run, pairs: pd.DataFrame) -> None:
         return
     part = shown.iloc[(number - 1) * PAIRS_PER_PAGE : number * PAIRS_PER_PAGE]
     bar = st.container(horizontal=True, vertical_alignment="center")
-    items = _selected_items(context, part)
+    items = _selected_items(context, part, changes or Changes())
     with bar:
         reasons = ("a duplicate, selected on the Images page", "a duplicate, reviewed on the Images page")
         what = f"{len(items)} selected"
         decision_buttons(context, (st, st), items, what, run.id, reasons, key="duplicates", grid=GRID, width="content")
-        duplicates = _duplicates_to_remove(shown, context)
+        duplicates = [] if changes is None else _duplicates_to_remove(shown, context, changes)
         if st.button(
             f"Remove one of each pair shown ({len(duplicates)})", disabled=not duplicates, key="duplicates_remove_each"
         ):
@@ -107,9 +112,9 @@ def _pairs(context: Context, run: Run, pairs: pd.DataFrame) -> None:
         )
 
 
-def _selected_items(context: Context, part: pd.DataFrame) -> list[Item]:
+def _selected_items(context: Context, part: pd.DataFrame, changes: Changes) -> list[Item]:
     """Draw the pairs, two tiles each; return the selected images that are in the training tasks."""
-    removed = context.workspace.changes().images
+    removed = changes.images
     tiles, images, training = [], [], {}
     for row, pair in zip(part.index, part.to_dict("records"), strict=True):
         near = "identical" if pair["exact"] else f"distance {pair['distance']:.3f}"
@@ -133,12 +138,12 @@ def _selected_items(context: Context, part: pd.DataFrame) -> list[Item]:
     return list(dict.fromkeys(training[one] for one in selected if one in training))
 
 
-def _duplicates_to_remove(shown: pd.DataFrame, context: Context) -> list[Item]:
+def _duplicates_to_remove(shown: pd.DataFrame, context: Context, changes: Changes) -> list[Item]:
     """Return the item to remove from each pair of the same class: the second image in the training tasks.
 
     Pairs of which one image is already removed are skipped, and so are label errors that were found.
     """
-    removed, going = context.workspace.changes().images, dict[str, None]()
+    removed, going = changes.images, dict[str, None]()
     for pair in shown[~shown["contradiction"]].to_dict("records"):
         ends = [(pair["other"], pair["other_training"]), (pair["image_id"], pair["training"])]
         if any(image in removed or image in going for image, _ in ends):
@@ -148,7 +153,7 @@ def _duplicates_to_remove(shown: pd.DataFrame, context: Context) -> list[Item]:
     return without_found_errors(context.workspace, items, "duplicate")
 
 
-def _leaks(context: Context, run: Run, leaks: pd.DataFrame) -> None:
+def _leaks(context: Context, run: Run, leaks: pd.DataFrame, decided: Collection[Item]) -> None:
     if leaks.empty:
         st.success(
             f"{NO_LEAKS} no image or duplicate is in support and query of one task, or in training and held-out tasks."
@@ -179,7 +184,6 @@ def _leaks(context: Context, run: Run, leaks: pd.DataFrame) -> None:
         Item("instance", task[0], "query", other) for task, other in zip(inside["tasks"], inside["other"], strict=True)
     ]
     across = [Item("image", image_id=image) for image in leaks.loc[leaks["kind"] == "train-heldout", "image_id"]]
-    decided = context.workspace.decisions.current()
     left, right = st.columns(2)
     for column, items, label, reason, key in (
         (left, rows, "query rows", "its duplicate is in the support of the task", "duplicates_query"),

@@ -12,7 +12,8 @@ from core.review.filters import PAGE_SIZES, PARAMETERS, ROLES, STATES, Filters, 
 from core.review.review_queue import Queue
 from core.review.saved_views import delete_view, save_view, saved_views
 from core.ui.review.live import reapply_filters
-from core.ui.shell.context import Context, report_errors
+from core.ui.shell.context import Context
+from core.ui.shell.guard import guarded, report_errors
 from core.ui.shell.text import plain
 
 _FILTERS = "_review_filters"
@@ -119,25 +120,43 @@ def _views(context: Context, filters: Filters) -> None:
     bar.button(
         "Clear filters",
         key="review_all",
-        on_click=use,
+        on_click=guarded(use, "Clear filters"),
         args=(Filters(size=filters.size),),
         disabled=filters == Filters(size=filters.size),
     )
     bar.button(
-        "Reapply filters", on_click=reapply_filters, help="Hide items that no longer match because of new decisions."
+        "Reapply filters",
+        on_click=guarded(reapply_filters, "Reapply filters"),
+        help="Hide items that no longer match because of new decisions.",
     )
-    with bar.popover("Saved views"), report_errors():
+    with bar.popover("Saved views"), report_errors("The list of views"):
         views = saved_views(folder)
         for name, view in views.items():
             open_, delete = st.columns([4, 1])
-            open_.button(plain(name), key=f"review_view_{name}", on_click=use, args=(view,), width="stretch")
-            delete.button("✕", key=f"review_drop_{name}", help="Delete", on_click=delete_view, args=(folder, name))
+            open_.button(
+                plain(name),
+                key=f"review_view_{name}",
+                on_click=guarded(use, "Open the view"),
+                args=(view,),
+                width="stretch",
+            )
+            delete.button(
+                "✕",
+                key=f"review_drop_{name}",
+                help="Delete",
+                on_click=guarded(delete_view, "Delete the view"),
+                args=(folder, name),
+            )
         name = st.text_input("Name of the view", key="review_view_name", max_chars=60)
         if st.button("Save view", key="review_view_save", disabled=not name.strip()):
             save_view(folder, name, filters)
             st.rerun()
         st.caption("The URL of this page contains the filters too: a link to it opens the same view.")
     if filters.lasso:
-        bar.button("Clear map selection", on_click=use, args=(replace(filters, lasso=()),))
+        bar.button(
+            "Clear map selection",
+            on_click=guarded(use, "Clear map selection"),
+            args=(replace(filters, lasso=()),),
+        )
     bar.toggle("Map", key="review_map")
     bar.toggle("Blind", key="review_blind", help="Show only your own decisions, so that others do not influence you.")

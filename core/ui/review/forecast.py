@@ -7,27 +7,36 @@ ready, the page shows the previous one.
 from __future__ import annotations
 
 import threading
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass
+from functools import partial
 
 from cachetools import LRUCache
 
 from core.review.forecast import Forecast, forecast
 from core.review.review_queue import Queue
 from core.review.review_state import ReviewState
+from core.runtime.errors import UserError
+from core.ui.shell.background import Worker
 
 _CACHED_FORECASTS = 24
 
 
 @dataclass(frozen=True, eq=False)
 class ForecastState:
-    """A forecast (None: the queue is not calibrated, or the computation failed) and the decisions that it follows."""
+    """A forecast and the decisions that it follows.
+
+    Attributes:
+        forecast: None: the queue is not calibrated, or the computation failed.
+        fault: Why it failed.
+    """
 
     forecast: Forecast | None
     decisions: ReviewState
+    fault: UserError | None = None
 
 
-_worker = ThreadPoolExecutor(1, thread_name_prefix="forecast")
+_worker = Worker("forecast", "The forecast")
 _lock = threading.Lock()
 _states: LRUCache[tuple[str, str | None], ForecastState] = LRUCache(_CACHED_FORECASTS)
 """By folder of the queue, and the reviewer whose decisions count (None: those of all reviewers)."""
@@ -45,7 +54,7 @@ def latest_forecast(queue: Queue, state: ReviewState, seen_by: str | None) -> Fo
         newest = _states.get(key)
         if (newest is None or newest.decisions.fingerprint != state.fingerprint) and key not in _running:
             _running.add(key)
-            _worker.submit(_compute, queue, state, key)
+            _worker.submit(forecast_now, queue, state).add_done_callback(partial(_store, key, state))
     return newest
 
 
@@ -62,11 +71,8 @@ def forecast_text(state: ForecastState | None) -> str:
     return f"about {about:,} label errors remain, {low:,} to {high:,} (90 % interval, estimate)"
 
 
-def _compute(queue: Queue, state: ReviewState, key: tuple[str, str | None]) -> None:
-    computed = ForecastState(None, state)
-    try:
-        computed = forecast_now(queue, state)
-    finally:
-        with _lock:
-            _states[key] = computed
-            _running.discard(key)
+def _store(key: tuple[str, str | None], state: ReviewState, computed: Future[ForecastState]) -> None:
+    fault = computed.exception()
+    with _lock:
+        _states[key] = ForecastState(None, state, fault) if isinstance(fault, UserError) else computed.result()
+        _running.discard(key)

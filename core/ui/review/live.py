@@ -6,6 +6,7 @@ nothing. Decisions are written before anything is drawn, so a rerun that is inte
 
 from __future__ import annotations
 
+import json
 import secrets
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,6 +15,9 @@ import numpy as np
 import streamlit as st
 
 from core.actions.duplicates import newest_duplicates
+from core.decisions.log import DecisionLog
+from core.decisions.texts import COMMENT_LENGTH
+from core.decisions.valid_rows import unreadable_text
 from core.review.browser_operations import OperationAck, encode_positions, submit
 from core.review.filters import Filters, filtered_positions
 from core.review.review_queue import Queue
@@ -28,6 +32,7 @@ from core.ui.review.forecast import forecast_text, latest_forecast
 from core.ui.review.grid import Report, last_report, mount, packet
 from core.ui.review.tiles import TILE_PX, notice, page_data, page_state
 from core.ui.shell.context import RUN_HASH, Context, decision_log, table
+from core.ui.shell.guard import fragment, ignore, report_errors, show_error
 from core.workspace.runs import Run
 
 GRID, PICTURES, DETAILS = "review_grid", "review_pictures", "review_details"
@@ -51,6 +56,8 @@ class GridState:
         stamp, pictures: The last page that was drawn, and its packet.
         detail_names, details: The last images of details that were drawn, and their packet.
         refilter_count: How often the filters were applied again.
+        unreadable: The counter of the log's changes, and what was said then of rows that are left out.
+        known_key, known: The decisions read last, and what they depend on.
     """
 
     key: tuple[Any, ...] = ()
@@ -68,6 +75,9 @@ class GridState:
     detail_names: tuple[str, ...] | None = None
     details: bytes = b""
     refilter_count: int = 0
+    unreadable: tuple[int, str] = -1, ""
+    known_key: tuple[Any, ...] = ()
+    known: ReviewState | None = None
 
 
 def memory() -> GridState:
@@ -91,12 +101,14 @@ def current_state(context: Context, queue: Queue, blind: bool) -> ReviewState:
     return read_state(context.workspace.decisions, queue, context.reviewer if blind else None)
 
 
-@st.fragment(run_every=EVERY_SECONDS)
+@fragment("The review grid", run_every=EVERY_SECONDS)
 def live_grid(context: Context, queue: Queue, filters: Filters, blind: bool) -> None:
     """Draw the grid and do what it asks for."""
     live, report = memory(), last_report(GRID)
+    messages = st.container()  # always there, so that the grid stays in its place when a message comes or goes
     _apply_browser_operations(live, context, queue, report, blind)
-    state = current_state(context, queue, blind)
+    with messages:
+        state = _newest_state(live, context, queue, blind)
     _apply_filters(live, context, queue, state, filters, blind)
     _turn(live, queue, state, report, filters.size)
 
@@ -110,7 +122,8 @@ def live_grid(context: Context, queue: Queue, filters: Filters, blind: bool) -> 
     about: dict[str, Any] | None = None
     atlases: tuple[Atlas, ...] = ()
     if isinstance(focus, int) and focus in positions:
-        about, atlases = detail(context, queue, state, focus)
+        with messages, report_errors("The details of the item"):
+            about, atlases = detail(context, queue, state, focus)
     names = tuple(atlas.name for atlas in atlases)
     if names != live.detail_names:
         live.detail_names, live.details = names, packet("detail", atlases)
@@ -121,11 +134,13 @@ def live_grid(context: Context, queue: Queue, filters: Filters, blind: bool) -> 
     data = {
         "workspace": context.workspace.name,
         "reviewer": context.reviewer,
+        "scope": _scope(context),
+        "comment_length": COMMENT_LENGTH,
         "stamp": live.stamp,
         "version": state.version,
         "state": page_state(queue, state, positions.tolist()),
         "progress": [state.decided, len(queue), remaining],
-        "notice": notice(state, context.reviewer),
+        "notice": "; ".join(filter(None, (notice(state, context.reviewer), _unreadable_text(live, context, state)))),
         "blind": blind,
         "heard": live.report_name,
         "acked": [[ack.token, _ack_text(ack), bool(ack.error)] for ack in live.acks],
@@ -136,32 +151,63 @@ def live_grid(context: Context, queue: Queue, filters: Filters, blind: bool) -> 
         "detail": about,
     }
     with place:
-        mount(key=GRID, data=data, on_ops_change=lambda: None, on_view_change=lambda: None)
+        mount(key=GRID, data=data, on_ops_change=ignore, on_view_change=ignore)
+
+
+def _newest_state(live: GridState, context: Context, queue: Queue, blind: bool) -> ReviewState:
+    """Return the present decisions; while the log cannot be read, say so and return those that are on the screen.
+
+    So a log that another program locks for a moment does not take the grid away, nor the focus in it.
+    """
+    key = (str(queue.folder), context.reviewer, blind)
+    try:
+        live.known, live.known_key = current_state(context, queue, blind), key
+    except UserError as error:
+        if live.known is None or live.known_key != key:
+            raise
+        show_error(error)
+    return live.known
+
+
+def _unreadable_text(live: GridState, context: Context, state: ReviewState) -> str:
+    """Return which rows of the log are left out, read again only after a change."""
+    if live.unreadable[0] != state.change_counter:
+        live.unreadable = state.change_counter, unreadable_text(context.workspace.decisions.unreadable_rows())
+    return live.unreadable[1]
 
 
 def _ack_text(ack: OperationAck) -> str:
     """Return the page's announcement for an operation; a saved decision needs none."""
     if ack.error:
-        return f"One decision could not be read and was skipped. {ack.error}"
+        what = ack.act if ack.act in ("undo", "redo", "comment") else "decision"
+        return f"{what.capitalize()}{f' on {ack.item}' if ack.item else ''}: {ack.error}"
     return "" if ack.result is None else reversal_text(ack.act, ack.result)
 
 
-def _apply_browser_operations(live: GridState, context: Context, queue: Queue, report: Report, blind: bool) -> None:
-    scope = f"{context.workspace.name}/{context.reviewer}"
-    if not report.name or report.name == live.report_name or report.scope != scope:
-        return
-    log = context.workspace.decisions
-    # A second connection, as this fragment waits for a lock even shorter than a page: the browser retries.
-    writer = decision_log(str(log.path), log.path.stat().st_ino if log.path.exists() else 0, _BUSY_SECONDS)
+def _scope(context: Context) -> str:
+    """Return whose decisions a grid sends, so that no two reviewers or workspaces share it, whatever their names."""
+    return json.dumps([context.workspace.name, context.reviewer])
 
-    def queue_of(run_id: str) -> Queue:
-        return queue if run_id == queue.run_id else open_queue(context.workspace.runs.get(run_id), queue.names)
+
+def _apply_browser_operations(live: GridState, context: Context, queue: Queue, report: Report, blind: bool) -> None:
+    if not report.name or report.name == live.report_name or report.scope != _scope(context):
+        return
 
     try:
-        live.acks, live.fault = submit(writer, report.log, context.reviewer, blind, queue_of), None
+        log = context.workspace.decisions
+        # A second connection, as this fragment waits for a lock even shorter than a page: the browser retries.
+        writer = decision_log(str(log.path), log.path.stat().st_ino if log.path.exists() else 0, _BUSY_SECONDS)
+        live.acks, live.fault = _submitted(writer, report, context, queue, blind), None
     except UserError as error:
         live.acks, live.fault = [], error
     live.report_name = report.name
+
+
+def _submitted(log: DecisionLog, report: Report, context: Context, queue: Queue, blind: bool) -> list[OperationAck]:
+    def queue_of(run_id: str) -> Queue:
+        return queue if run_id == queue.run_id else open_queue(context.workspace.runs.get(run_id), queue.names)
+
+    return submit(log, report.log, context.reviewer, blind, queue, context.project.tasks.train, queue_of)
 
 
 def _apply_filters(

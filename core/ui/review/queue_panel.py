@@ -21,6 +21,7 @@ from core.ui.review.live import current_state
 from core.ui.shell import settings_widgets as widgets
 from core.ui.shell.command import command_block
 from core.ui.shell.context import Context, table
+from core.ui.shell.guard import fragment
 from core.ui.shell.jobs import is_running, start_button
 from core.ui.shell.precomputed import precomputed_note
 from core.ui.shell.text import count, plain
@@ -68,7 +69,7 @@ def queue_panels(context: Context, queue: Queue, blind: bool) -> None:
             _method(context, Run(queue.folder))
 
 
-@st.fragment(run_every=_EVERY_SECONDS)
+@fragment("The forecast", run_every=_EVERY_SECONDS)
 def _forecast(context: Context, queue: Queue, blind: bool) -> None:
     if not Run(queue.folder).json("summary.json")["calibrated"]:
         st.info(
@@ -80,6 +81,8 @@ def _forecast(context: Context, queue: Queue, blind: bool) -> None:
     if newest is None:
         st.caption(COMPUTING)
         return
+    if newest.fault is not None:
+        raise newest.fault
     if newest.forecast is None:
         st.info("This queue has no injected errors, so there is no forecast.")
         return

@@ -12,7 +12,8 @@ from core.decisions.agreement import Agreement, agreement
 from core.decisions.log import DecisionLog, Item, Snapshot
 from core.decisions.records import decision_text
 from core.ui.review.decide import announce
-from core.ui.shell.context import Context, report_errors
+from core.ui.shell.context import Context
+from core.ui.shell.guard import report_errors
 from core.ui.shell.text import count, minute_of, plain, shorten
 
 _MAX_ROWS = 1_000
@@ -29,17 +30,17 @@ def snapshots_panel(context: Context, blind: bool) -> None:
         return
     with panel:
         snapshots, conflicts, agreements, comments = st.tabs(["Snapshots", "Conflicts", "Agreement", "Comments"])
-        with snapshots, report_errors():
+        with snapshots, report_errors("The list of snapshots"):
             _snapshots(context, blind)
         if blind:
             for tab in (conflicts, agreements):
                 tab.info("Hidden in blind mode, because it would reveal the decisions of other reviewers.")
         else:
-            with conflicts:
+            with conflicts, report_errors("The list of conflicts"):
                 _conflicts(context)
-            with agreements, report_errors():
+            with agreements, report_errors("The agreement"):
                 _agreement(context)
-        with comments:
+        with comments, report_errors("The list of comments"):
             _comments(context, context.reviewer if blind else None)
 
 
@@ -50,7 +51,7 @@ def _snapshots(context: Context, blind: bool) -> None:
         title = name.text_input("Name", max_chars=80, key="review_snapshot_name")
         comment = note.text_input("Note", max_chars=500, key="review_snapshot_note")
         if save.form_submit_button(SAVE, width="stretch"):
-            with report_errors():
+            with report_errors(SAVE):
                 log.snapshot(title.strip(), context.reviewer, comment.strip())
     known = log.snapshots()
     if not known:

@@ -14,11 +14,23 @@ import streamlit as st
 
 from core.decisions.log import DecisionLog
 from core.runtime.errors import UserError
+from core.runtime.files import file_version
 from core.ui.ranking.method_text import differences
-from core.ui.shell.text import plain
+from core.ui.shell.damaged import show_damaged
+from core.ui.shell.guard import begin_page, page_body
+from core.ui.shell.guard import report_errors as report_errors
+from core.ui.shell.guard import show_error as show_error
+from core.ui.shell.login import log_in, log_out_button
 from core.workspace.demos import DEMOS, open_demo
 from core.workspace.runs import Run
-from core.workspace.workspace import RANKING_KIND, Project, Workspace, all_workspaces, runs_of_problem
+from core.workspace.workspace import (
+    RANKING_KIND,
+    Project,
+    Workspace,
+    all_workspaces,
+    library_jobs,
+    runs_of_problem,
+)
 
 WORKSPACE, REVIEWER, RANKING = "workspace", "reviewer", "ranking"
 _SAVED, _NEXT = "_saved_", "_next_workspace"
@@ -55,41 +67,31 @@ class Context:
 def page(title: str) -> Iterator[Context]:
     """Begin a page: ``with page("Tasks") as context: ...``.
 
-    A :class:`UserError` inside is shown as a red box with what to do; what was drawn before it stays on the page.
+    An exception inside is shown as a red box with what to do; what was drawn before it stays on the page.
     """
-    try:
+    begin_page()
+    opened: Context | None = None
+    with report_errors("The workspace"):
         workspace, reviewer = _sidebar()
-        project = workspace.project()
-    except UserError as error:
-        show_error(error)
+        opened = Context(workspace, workspace.project(), reviewer)
+    if opened is None:
         st.stop()  # a context manager must not end before its yield; the sidebar still offers other workspaces
+    show_damaged(opened.workspace.damaged())
     st.title(title)
-    with report_errors():
-        yield Context(workspace, project, reviewer)
+    with page_body(title):
+        yield opened
 
 
 @contextmanager
 def free_page(title: str) -> Iterator[None]:
     """Begin a page that needs no workspace; it opens even where the present workspace is broken."""
-    with report_errors():
+    begin_page()
+    with report_errors("The sidebar"):
         _sidebar()
+        show_damaged(library_jobs().damaged())
     st.title(title)
-    with report_errors():
+    with page_body(title):
         yield
-
-
-@contextmanager
-def report_errors() -> Iterator[None]:
-    """Show a :class:`UserError` where it happens, and continue after it."""
-    try:
-        yield
-    except UserError as error:
-        show_error(error)
-
-
-def show_error(error: UserError) -> None:
-    """Show an error with what to do."""
-    st.error(f"{plain(error.what)}  \n{plain(error.fix)}", icon="⚠️")
 
 
 def keep_widget_state(key: str, default: str, options: Collection[str] = ()) -> None:
@@ -109,19 +111,8 @@ def open_next(workspace: str) -> None:
     st.session_state[_NEXT] = workspace
 
 
-def _login() -> str:
-    """Return the name of the user who has logged in; empty where no login is required by ``[auth]`` in secrets.toml."""
-    if st.user.get("is_logged_in"):
-        return str(st.user.get("name") or st.user.get("email") or "")
-    if "is_logged_in" in st.user:
-        st.title("TaskLens")
-        st.button("Log in", on_click=st.login, type="primary")
-        st.stop()  # nothing else is shown to users who are not logged in
-    return ""
-
-
 def _sidebar() -> tuple[OpenWorkspace, str]:
-    login = _login()
+    login = log_in()
     names = {path.name: path for path in all_workspaces()}
     names |= {demo: open_demo(demo).folder for demo in DEMOS if demo not in names}
     linked = st.query_params.get(WORKSPACE, "")
@@ -144,19 +135,19 @@ def _sidebar() -> tuple[OpenWorkspace, str]:
         )
         if login:
             reviewer = login
-            st.button("Log out", on_click=st.logout)
+            log_out_button()
     st.session_state[_SAVED + WORKSPACE], st.session_state[_SAVED + REVIEWER] = name, reviewer
     return OpenWorkspace(names[name]), reviewer.strip() or "me"
 
 
-def _stamp(folder: Path) -> float:
-    """Return a value that changes when the problem of a workspace does."""
-    files = (path for part in ("tasks", "model") for path in (folder / part).glob("*.json"))
-    return max((path.stat().st_mtime for path in files), default=0)
+def _stamp(folder: Path) -> str:
+    """Return a text that changes when a file of the problem of a workspace does, also to an older one."""
+    files = sorted(path for part in ("tasks", "model") for path in (folder / part).glob("[!.]*") if path.is_file())
+    return "\n".join(f"{path.name} {file_version(path)}" for path in files)
 
 
 @st.cache_resource(max_entries=4, show_spinner="Reading tasks and images")
-def load_project(folder: str, stamp: float) -> Project:
+def load_project(folder: str, stamp: str) -> Project:
     """Return the problem of a workspace, read once for all sessions."""
     return Workspace(Path(folder)).project()
 
@@ -168,7 +159,10 @@ def decision_log(path: str, inode: int, busy_seconds: float = _BUSY_SECONDS) -> 
 
 
 def _run_hash(run: Run) -> str:
-    state = run.folder.stat()
+    try:
+        state = run.folder.stat()
+    except OSError as error:
+        raise UserError(f"{run.folder} cannot be read: {error.strerror}.", "Reload the page.") from error
     return f"{run.folder} {state.st_ino} {state.st_mtime_ns}"
 
 

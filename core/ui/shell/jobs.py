@@ -9,7 +9,8 @@ import streamlit as st
 from core.runtime.errors import UserError
 from core.runtime.program import with_workspace
 from core.runtime.progress import format_duration
-from core.ui.shell.context import Context, show_error
+from core.ui.shell.context import Context
+from core.ui.shell.guard import fragment, show_error
 from core.ui.shell.text import plain
 from core.workspace.jobs import Job, Jobs
 
@@ -63,7 +64,7 @@ def job_panel(jobs: Jobs, command: str) -> None:
             st.info(f"{plain(job.title)} was cancelled. Start it again to resume.")
 
 
-@st.fragment(run_every=1.0)
+@fragment("The progress of the job", run_every=1.0)
 def _live(jobs: Jobs, command: str) -> None:
     running = [job for job in jobs_of(jobs, command) if job.status() == "running"]
     if not running:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from pathlib import Path
 
 import streamlit as st
@@ -14,7 +14,9 @@ from core.runtime.errors import UserError
 from core.runtime.progress import format_duration
 from core.runtime.settings import arguments_of
 from core.ui.shell import settings_widgets as widgets
-from core.ui.shell.context import Context, show_error
+from core.ui.shell.background import Worker
+from core.ui.shell.context import Context
+from core.ui.shell.guard import fragment, show_error
 from core.ui.shell.jobs import is_running, job_panel, start, stopped_job
 from core.ui.shell.text import count, plain
 from core.ui.trust.evidence_results import KIND, PROTOCOLS, STARTS
@@ -97,10 +99,14 @@ def _check(context: Context, settings: EvidenceSettings) -> None:
 
 def _effort(context: Context, settings: EvidenceSettings) -> None:
     number = count(settings.subsets * settings.seeds + settings.members, "retraining")
-    seconds = _seconds(str(context.workspace.folder), context.project.hashes["model"], settings)
+    key = str(context.workspace.folder), context.project.hashes["model"], settings
+    seconds = _seconds(*key)
     if not seconds.done():
         _wait_for_timing(number, seconds)
         return
+    if error := seconds.exception():
+        _seconds.clear(*key)  # the next rerun tries again
+        raise error
     known = seconds.result()
     pace = "" if known is None else f", about {format_duration(known)} on this machine"
     st.caption(
@@ -109,7 +115,7 @@ def _effort(context: Context, settings: EvidenceSettings) -> None:
     )
 
 
-@st.fragment(run_every=1.0)
+@fragment("The predicted duration", run_every=1.0)
 def _wait_for_timing(number: str, seconds: Future[float | None]) -> None:
     if seconds.done():
         st.rerun()
@@ -122,5 +128,5 @@ def _seconds(workspace: str, model: str, settings: EvidenceSettings) -> Future[f
     return _TRIALS.submit(predicted_seconds, Workspace(Path(workspace)), settings)
 
 
-_TRIALS = ThreadPoolExecutor(1, "trial")
+_TRIALS = Worker("trial", "The predicted duration")
 """A single worker, as two trials at once would distort each other's timings."""

@@ -11,7 +11,8 @@ from core.editing.whatif import WhatIf, WhatIfEstimator
 from core.runtime.progress import format_duration
 from core.tasks.changes import Changes
 from core.ui.edit.results import direction, in_points
-from core.ui.shell.context import RUN_HASH, Context, report_errors
+from core.ui.shell.context import RUN_HASH, Context
+from core.ui.shell.guard import report_errors
 from core.ui.shell.jobs import is_running, job_panel, start
 from core.ui.shell.text import count
 from core.workspace.runs import Run
@@ -33,7 +34,7 @@ _ENDS = 5
 
 def live_estimate(context: Context, changes: Changes) -> None:
     """Show the estimate for ``changes``, or the button that prepares estimates."""
-    with report_errors():
+    with report_errors("The live estimate"):
         estimator = live_estimator(context)
         if estimator is None:
             prepare_panel(context, "Afterwards the effect of every decision is estimated here immediately.")

@@ -13,7 +13,8 @@ from core.editing.whatif import TargetChange, WhatIfEstimator
 from core.influence.targets import Target
 from core.ui.edit.results import direction, in_points
 from core.ui.ranking.panel import misclassified_labels
-from core.ui.shell.context import report_errors, table
+from core.ui.shell.context import table
+from core.ui.shell.guard import guarded, report_errors
 from core.ui.shell.text import count, plain
 from core.ui.whatif.panel import estimate_words
 from core.workspace.runs import Run
@@ -49,7 +50,7 @@ def choose_target(evaluated: Run) -> Target | None:
             disabled=at == end,
             key=f"why_{label}",
             width="stretch",
-            on_click=st.session_state.update,
+            on_click=guarded(st.session_state.update, label),
             args=({_CHOSEN: names[to % len(names)]},),
         )
     st.query_params["target"] = name
@@ -77,7 +78,7 @@ def removal_panel(estimator: WhatIfEstimator, target: Target, by: str, scores: p
     number, button = st.columns([2, 6], vertical_alignment="bottom")
     wanted = number.number_input(f"How many {by}", 1, most, min(10, most), key=f"why_count_{by}")
     changes = most_harmful(scores, by, int(wanted))
-    with report_errors():
+    with report_errors("The estimate"):
         found = estimator.changes(changes, target)
         assert found.target is not None
         frame = pd.DataFrame(
