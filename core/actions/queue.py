@@ -6,8 +6,6 @@ from collections.abc import Hashable, Sequence
 from dataclasses import asdict
 from typing import Any
 
-import numpy as np
-
 from core.actions.compute import Compute, load
 from core.decisions.causes import causes_text
 from core.decisions.export_tables import removal_counts
@@ -22,6 +20,7 @@ from core.review.review_queue import Queue
 from core.review.review_state import read_state
 from core.review.settings import QueueSettings
 from core.runtime.progress import Progress, format_count
+from core.runtime.replacing import write_array
 from core.workspace.runs import Run, RunWriter
 from core.workspace.workspace import Project, Workspace
 
@@ -66,7 +65,7 @@ def queue(workspace: Workspace, settings: QueueSettings, compute: Compute, progr
         built = build_queue(project, settings, compute, progress)
         run.write_table("items.parquet", built.items)
         run.write_table("map.parquet", built.map)
-        run.write(lambda folder: np.save(folder / "features.npy", built.features, allow_pickle=False))
+        run.write(lambda folder: write_array(folder / "features.npy", built.features))
         if built.calibration:
             run.write_table("candidates.parquet", built.calibration.candidates)
             run.write_table("curves.parquet", built.calibration.curves)

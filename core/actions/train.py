@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -105,7 +106,8 @@ def train_model(
     def write() -> None:
         save_trajectory(trajectory, out)
         save_model(model, out)
-        (out / STATE_FILE).unlink(missing_ok=True)
+        with suppress(OSError):  # the model is complete without
+            (out / STATE_FILE).unlink(missing_ok=True)
 
     ranks.on_rank_zero(write)
     return model

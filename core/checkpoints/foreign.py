@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -115,8 +116,10 @@ def write_state(model: Model, folder: Path) -> Path | None:
     if model.spec.backbone in ("convnet", "mlp"):
         return None
     path = folder / ("state_dict.pt" if model.spec.backbone == "module" else "learn2learn.pt")
+    content = io.BytesIO()
+    torch.save(export_state(model), content)  # to a file, it does not say why it could not write
     with replacing(path) as temporary:
-        torch.save(export_state(model), temporary)
+        temporary.write_bytes(content.getbuffer())
     return path
 
 

@@ -14,11 +14,13 @@ from typing import Any, NoReturn
 
 import typer
 
+from core.cli.common import message
 from core.cli.dashboard import dashboard
 from core.cli.experiments import demo, experiments
 from core.cli.problem import data, inspect_command, model_command, open_command, tasks, train
 from core.cli.rerun import rerun
 from core.cli.review import review
+from core.cli.streams import discard_unwritable, flush_output, open_missing_streams
 from core.cli.uploads import uploads
 from core.cli.whatif import sets, whatif, why
 from core.cli.workspace import (
@@ -31,6 +33,7 @@ from core.cli.workspace import (
     recommend,
     remove,
 )
+from core.runtime.disk_errors import disk_error
 from core.runtime.distributed import (
     CollectiveError,
     PeerLostError,
@@ -94,12 +97,19 @@ def program() -> Any:  # typer brings its own click, or uses the one that is ins
 
 
 def run_app() -> int:
-    """Run the command that ``sys.argv`` names; return its exit code."""
+    """Run the command that ``sys.argv`` names; return its exit code.
+
+    Raises:
+        UserError: a file or the output could not be read or written.
+    """
     try:
         program()()
+        code = 0
     except SystemExit as end:
-        return int(end.code or 0)
-    return 0
+        code = int(end.code or 0)
+    except OSError as error:
+        raise disk_error(error) from error
+    return flush_output() or code
 
 
 @contextmanager
@@ -119,7 +129,8 @@ def _exit(text: str, code: int, *, everywhere: bool = False) -> NoReturn:
     if everywhere:
         wait_for_all()  # none exits before all ignore the signal
     if is_rank_zero() and is_last_attempt():
-        print(text, file=sys.stderr)
+        message(text)
+    discard_unwritable()
     if is_initialized():
         exit_process(code)
     raise SystemExit(code) from None
@@ -136,6 +147,7 @@ def main() -> NoReturn:
     # PyTorch's warnings about its internals: users of the command line cannot act on them.
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\.")
     disable_malloc_trim()
+    open_missing_streams()
     try:
         if is_distributed() and not {*DISTRIBUTED_COMMANDS, "--help"}.intersection(sys.argv[1:2]):
             raise UserError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from core.runtime.distributed import is_rank_zero, world
@@ -80,8 +81,9 @@ def find_order(workspace: Workspace, name: str) -> Run:
 
 
 def message(line: str) -> None:
-    """Print a line to stderr."""
-    print(line, file=sys.stderr)
+    """Print a line to stderr, if it can be written; what is only a message must not stop the work."""
+    with suppress(OSError):
+        print(line, file=sys.stderr)
 
 
 def this_command() -> str:

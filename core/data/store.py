@@ -15,6 +15,7 @@ from __future__ import annotations
 import fcntl
 import json
 import math
+import os
 import re
 import shutil
 import time
@@ -41,7 +42,7 @@ from core.runtime.disk_errors import disk_errors
 from core.runtime.errors import UserError
 from core.runtime.files import ArrayFile, content_hash, file_version, library, write_json
 from core.runtime.progress import Progress, left_out_note
-from core.runtime.replacing import replacing
+from core.runtime.replacing import flush_to_disk, replacing
 from core.runtime.sequence import next_number
 from core.runtime.stored import OPEN, Count, Text, check_table, read_stored, read_table
 
@@ -248,7 +249,7 @@ def store_images(
         with (partial / "lock").open("w") as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
+            except BlockingIOError as error:
                 raise UserError("Another process is importing these images.", "Wait for it to finish.") from error
             pixels, bad, spec, notes = _decode_in_one_format(listing, form, partial, progress)
             if bad and not skip_unreadable:
@@ -328,6 +329,7 @@ def _decode(
                     stream.write(pixels.tobytes())
             if block.stop == n or time.monotonic() - saved_at >= _SAVE_SECONDS:
                 stream.flush()
+                os.fsync(stream.fileno())  # before its progress is recorded: after a power failure it would be black
                 write_json(partial / _PROGRESS, {"done": block.stop, "bad": bad, "spec": spec})
                 saved_at = time.monotonic()
             progress.advance(len(block), note=f"{len(bad)} unreadable" if bad else "")
@@ -338,6 +340,8 @@ def _decode(
         np.lib.format.write_array_header_1_0(stream, header)
         if stream.tell() != _HEADER:
             raise AssertionError("the .npy header has an unexpected length")
+        stream.flush()
+        os.fsync(stream.fileno())
     return ArrayFile(path, _HEADER, np.dtype(np.uint8), shape), bad
 
 
@@ -420,7 +424,7 @@ def _finish(
     hash = content_hash(pixels, labels, list(names), table["id"].tolist())
     folder = images_home() / content_hash(hash, table["split"].tolist(), table["group"].tolist())[:16]
     if any(stored.folder == folder for stored in stored_image_sets()):
-        shutil.rmtree(partial)
+        shutil.rmtree(partial, ignore_errors=True)
         _update_positions(folder, listing)
         return _add_name(_read_stored(folder), name, stamp, story)
     shutil.rmtree(folder, ignore_errors=True)  # left from a damaged description
@@ -438,13 +442,15 @@ def _finish(
         "stamps": [stamp],
         "added": timestamp(),
     }
-    (partial / _PROGRESS).unlink()
+    (partial / _PROGRESS).unlink(missing_ok=True)
     (partial / _SPEC).unlink(missing_ok=True)
     (partial / _UNREADABLE).unlink(missing_ok=True)
     with next_number(images_home(), _numbers) as sequence:
         write_json(partial / DESCRIPTION, description | {"sequence": sequence})
         partial.rename(folder)
-    (folder / "lock").unlink(missing_ok=True)
+        flush_to_disk(images_home())
+    with suppress(OSError):  # the images are complete without
+        (folder / "lock").unlink(missing_ok=True)
     return _read_stored(folder)
 
 
@@ -513,7 +519,8 @@ def _delete_abandoned() -> None:
     """Delete the remains of imports that were not resumed for a month, unless a process holds their lock."""
     for partial in images_home().glob(".*"):
         path = partial / "lock"
-        if path.is_file() and time.time() - path.stat().st_mtime > _ABANDONED_SECONDS:
-            with path.open("a") as lock, suppress(BlockingIOError):
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                shutil.rmtree(partial, ignore_errors=True)
+        with suppress(OSError):  # held, or deleted by another process in the meantime
+            if path.is_file() and time.time() - path.stat().st_mtime > _ABANDONED_SECONDS:
+                with path.open("a") as lock:
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    shutil.rmtree(partial, ignore_errors=True)

@@ -33,6 +33,7 @@ from core.maml.storage import ResultStore, ResultWriter
 from core.maml.vectors import flatten, flatten_each
 from core.runtime.errors import UserError
 from core.runtime.progress import Progress
+from core.runtime.replacing import write_array
 from core.runtime.stored import read_stored
 from core.tasks.tasklist import TaskList
 
@@ -59,7 +60,7 @@ def prepare_estimates(
     progress.stage("curvature outside the basis", PROBES)
     with writer.timed("sketch"):
         sketch = residual_sketch(solver.product, basis, PROBES, on_iteration=lambda _: progress.advance())
-    writer.write(lambda folder: np.save(folder / SKETCH, sketch.cpu().numpy()))
+    writer.write(lambda folder: write_array(folder / SKETCH, sketch.cpu().numpy()))
     with writer.timed("gradients"):
         _store_gradients(loaded, writer, progress)
     mean, _ = target_gradient(loaded.model, loaded.params, loaded.heldout)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from torch import Tensor
 from core.maml.episodes import Chunk, ChunkCache, Episodes, OnChunk, no_progress
 from core.runtime.disk_errors import disk_errors
 from core.runtime.errors import UserError
+from core.runtime.replacing import make_folder
 
 MAX_BYTES = 1e9  # of one file; gradients that need more are not stored but computed on demand
 
@@ -43,7 +45,7 @@ def write(
     dtype = torch.empty(0, dtype=episodes.dtype).numpy().dtype
     with disk_errors(path):
         if not path.exists():
-            path.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(path.parent)
             np.lib.format.open_memmap(path, "w+", dtype, shape)
         with path.open("rb") as file:
             np.lib.format.read_magic(file)
@@ -57,6 +59,8 @@ def write(
             for block in np.split(np.arange(len(rows)), np.flatnonzero(np.diff(rows) != 1) + 1):
                 file.seek(start + int(rows[block[0]]) * shape[1] * dtype.itemsize)
                 file.write(np.ascontiguousarray(gradients[block]).data)
+            file.flush()
+            os.fsync(file.fileno())  # before the memory records it: after a power failure it would be zeros
         return [torch.from_numpy(chunk.positions)]
 
     for _ in episodes.collect_chunks(write_chunk, on_chunk=on_chunk, memory=memory):

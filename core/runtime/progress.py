@@ -7,6 +7,7 @@ import os
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, TextIO
@@ -14,6 +15,7 @@ from typing import Annotated, TextIO
 from annotated_types import Ge
 from pydantic import Field, Strict
 
+from core.runtime.errors import TransientError
 from core.runtime.files import write_text_atomically
 
 PROGRESS_FILE_VARIABLE = "TASKLENS_PROGRESS"
@@ -86,6 +88,10 @@ class LiveProgress(Progress):
             return
         self._last = now
         state = self.state()
+        with suppress(OSError, TransientError):  # a full disk, a closed terminal: the work itself goes on
+            self._show(state)
+
+    def _show(self, state: ProgressState) -> None:
         if self._file is not None:
             write_text_atomically(self._file, json.dumps(asdict(state)), durable=False)
         left = "" if state.left is None or state.done >= state.total else f", about {format_duration(state.left)} left"

@@ -16,6 +16,7 @@ import stat
 from collections.abc import Callable, Container, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -39,13 +40,15 @@ def replacing(path: Path, *, durable: bool = True) -> Iterator[Path]:
     What a killed process leaves is deleted by the next one that writes the same path.
 
     Args:
+        path: If it is a symbolic link, the file that it leads to is replaced.
         durable: After the block, the file survives a power failure; else only the end of the process.
 
     Raises:
         TransientError: the disk is full or the folder cannot be written; ``path`` is then unchanged.
     """
     with disk_errors(path):
-        check_replaceable(path)
+        _check_replaceable(path)
+        path = path.resolve() if path.is_symlink() else path
         with _scratch(path, frozenset(), durable=durable) as temporary:
             yield temporary
             temporary.chmod(0o666 & ~_UMASK)  # some writers make files that only their owner may read
@@ -56,7 +59,7 @@ def replacing(path: Path, *, durable: bool = True) -> Iterator[Path]:
                 flush_to_disk(path.parent)
 
 
-def check_replaceable(path: Path) -> None:
+def _check_replaceable(path: Path) -> None:
     """Raise UserError if ``path`` is a device, pipe or socket, which a file must not replace."""
     try:
         mode = path.stat().st_mode
@@ -98,20 +101,15 @@ def _scratch(path: Path, replaced_names: Container[str], *, durable: bool = True
     """
     make_folder(path.parent, durable=durable)
     folder = path.with_name(_scratch_name(path.name))
-    descriptor = _open_scratch(folder)
+    descriptor = _open_scratch(folder, path, replaced_names)
+    temporary = folder / secrets.token_hex(6)
     try:
-        if _is_alone(descriptor):
-            _clean(folder, path, replaced_names)
-            _lock(descriptor, fcntl.LOCK_SH)
-        temporary = folder / secrets.token_hex(6)
-        try:
-            yield temporary
-        finally:
-            _delete(temporary)
+        yield temporary
     finally:
-        # Only names that nobody uses go: else another process could be about to write there.
-        with suppress(OSError):
+        with suppress(OSError):  # what cannot be deleted now is deleted by the next writer
+            _delete(temporary)
             if _is_alone(descriptor):
+                _clean(folder, path, replaced_names)
                 folder.rmdir()
         os.close(descriptor)
 
@@ -126,18 +124,20 @@ def _scratch_name(name: str) -> str:
     )
 
 
-def _open_scratch(folder: Path) -> int:
+def _open_scratch(folder: Path, path: Path, replaced_names: Container[str]) -> int:
     """Return a descriptor of the folder, created if absent, on which this process holds a shared lock."""
     while True:
         with suppress(FileExistsError):
             folder.mkdir()
         try:
-            descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+            descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except FileNotFoundError:
-            continue  # another process has just deleted it
+            continue  # its last user has just deleted it
         try:
-            _lock(descriptor, fcntl.LOCK_SH)
-            if folder.stat().st_ino == os.fstat(descriptor).st_ino:
+            if _is_alone(descriptor):
+                _clean(folder, path, replaced_names)
+            _lock_shared(descriptor)
+            if os.path.samestat(folder.stat(), os.fstat(descriptor)):
                 return descriptor
         except FileNotFoundError:
             pass
@@ -147,21 +147,19 @@ def _open_scratch(folder: Path) -> int:
         os.close(descriptor)
 
 
-def _lock(descriptor: int, mode: int) -> None:
+def _lock_shared(descriptor: int) -> None:
     try:
-        fcntl.flock(descriptor, mode)
+        fcntl.flock(descriptor, fcntl.LOCK_SH)
     except OSError as error:
         if error.errno not in _UNSUPPORTED:
             raise
 
 
 def _is_alone(descriptor: int) -> bool:
-    """Return whether no other process uses the folder; the lock is then exclusive."""
+    """Try to lock the folder against all other processes, which loses a shared lock; return whether it succeeded."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
-        # A failed conversion may have lost the shared lock (flock(2)).
-        _lock(descriptor, fcntl.LOCK_SH)
         return False
     return True
 
@@ -199,8 +197,12 @@ def replacing_folder(path: Path, replaced_names: Container[str]) -> Iterator[Pat
     Files of the old folder are kept unless their name is one of ``replaced_names``.
 
     Raises:
+        UserError: ``path`` is the working folder, which would disappear under the program that works in it.
         TransientError: the disk is full or the folder cannot be written; ``path`` is then unchanged.
     """
+    path = path.resolve()
+    if path == Path.cwd():
+        raise UserError(f"{path} is the working folder, which cannot be replaced.", "Choose a folder in it.")
     with disk_errors(path), _scratch(path, replaced_names) as new:
         new.mkdir()
         yield new
@@ -271,5 +273,6 @@ def write_array(path: Path, array: np.ndarray) -> None:
     """
     array = np.ascontiguousarray(array)
     with replacing(path) as temporary, temporary.open("wb") as stream:
-        np.lib.format.write_array_header_1_0(stream, np.lib.format.header_data_from_array_1_0(array))
+        header: dict[str, Any] = np.lib.format.header_data_from_array_1_0(array)
+        np.lib.format.write_array_header_1_0(stream, header)
         stream.write(array.data)

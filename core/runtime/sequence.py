@@ -8,7 +8,9 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from core.runtime.disk_errors import disk_errors
 from core.runtime.errors import UserError
+from core.runtime.replacing import make_folder
 
 
 @contextmanager
@@ -21,8 +23,9 @@ def next_number(folder: Path, present: Callable[[], Iterable[int]]) -> Iterator[
         folder: The folder whose entries are numbered; it is locked meanwhile, where its file system can.
         present: Reads the numbers of all entries, 0 for those of versions that gave none.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    with disk_errors(folder):
+        make_folder(folder)
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         with suppress(OSError):  # a file system without locks; entries of equal numbers are ordered by their times
             fcntl.flock(descriptor, fcntl.LOCK_EX)

@@ -19,9 +19,10 @@ import pandas as pd
 from typing_extensions import TypedDict
 
 from core.data import ImageSet, load_images
+from core.runtime.disk_errors import disk_errors
 from core.runtime.errors import UserError
 from core.runtime.files import write_json
-from core.runtime.replacing import replacing
+from core.runtime.replacing import flush_to_disk, make_folder, replacing
 from core.runtime.sequence import next_number, number_of
 from core.runtime.stored import OPEN, Count, Flag, Number, Text, check_table, read_stored, read_table
 from core.tasks.noise import Noise, flip_labels, mislabel_images
@@ -228,11 +229,19 @@ def _checked(folder: TaskFolder, name: str) -> TaskFolder:
 
 
 def write_folder(tasks: TaskFolder, folder: Path) -> None:
-    """Write the folder; ``tasks.json`` is written last, so its presence marks a complete folder."""
+    """Write the folder; ``tasks.json`` is written last, so its presence marks a complete folder.
+
+    It is deleted first where earlier tasks are there, so an interruption cannot mix them with the new ones.
+    """
+    with disk_errors(folder):
+        make_folder(folder)
+        (folder / "tasks.json").unlink(missing_ok=True)
+        flush_to_disk(folder)
     write_tasks(tasks.train, folder / "train.parquet")
     write_tasks(tasks.heldout, folder / "heldout.parquet")
-    for name in ("planted.parquet", _VALIDATION):
-        (folder / name).unlink(missing_ok=True)  # left from tasks written earlier
+    with disk_errors(folder):
+        for name in ("planted.parquet", _VALIDATION):
+            (folder / name).unlink(missing_ok=True)  # left from tasks written earlier
     if tasks.validation is not None:
         write_tasks(tasks.validation, folder / _VALIDATION)
     if tasks.planted is not None:

@@ -1,0 +1,56 @@
+"""What the program prints, when the terminal, pipe or file that it prints to cannot take it."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+from contextlib import suppress
+from pathlib import Path
+from typing import TextIO
+
+from core.runtime.disk_errors import disk_error
+
+PIPE_CLOSED = 1
+"""Exit code when the reader of the output has ended, as click has it."""
+
+
+def open_missing_streams() -> None:
+    """Print to nowhere instead of to a standard stream that was closed before the program started (``2>&-``)."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115 - open while the program runs
+
+
+def flush_output() -> int:
+    """Write out what was printed; return 0, or :data:`PIPE_CLOSED`.
+
+    Raises:
+        TransientError: the output could not be written, for example because it goes to a file on a full disk.
+    """
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        discard_unwritable()
+        if error.errno == errno.EPIPE:
+            return PIPE_CLOSED
+        raise disk_error(error) from error
+    return 0
+
+
+def discard_unwritable() -> None:
+    """Drop what cannot be written to the standard streams, so that Python does not fail over it while it exits."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            _discard(stream)
+
+
+def _discard(stream: TextIO) -> None:
+    with suppress(OSError, ValueError):  # no descriptor: not a real file
+        descriptor = stream.fileno()
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, descriptor)
+        os.close(null)
+        stream.flush()
