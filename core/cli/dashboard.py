@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import os
-import secrets
 import sys
 from pathlib import Path
 from typing import Annotated
 
 from typer import Option
 
-from core.runtime.access import LOCAL_HOSTS, TOKEN_VARIABLE, WILDCARDS
+from core.runtime.access import LOCAL_HOSTS, TOKEN_VARIABLE, WILDCARDS, stored_token
 from core.runtime.errors import UserError
+from core.runtime.files import home
 from core.runtime.roots import restrict
 
 _APP = Path(__file__).resolve().parents[2] / "app.py"
-_TOKEN_BYTES = 32
+TOKEN_FILE = ".dashboard-token"
+"""In the home of TaskLens; deleted, the next start makes another token."""
 
 
 def dashboard(
@@ -51,7 +52,7 @@ def dashboard(
             raise UserError(f"--root {folder} is no folder.", "Name an existing folder.")
     restrict(folders)
     if token:  # in the environment, as other users of the machine can read arguments
-        os.environ.setdefault(TOKEN_VARIABLE, secrets.token_urlsafe(_TOKEN_BYTES))
+        os.environ.setdefault(TOKEN_VARIABLE, stored_token(home() / TOKEN_FILE))
     else:
         os.environ.pop(TOKEN_VARIABLE, None)
     bound = [] if address in WILDCARDS else [address]

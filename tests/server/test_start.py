@@ -15,8 +15,9 @@ from starlette.testclient import TestClient
 from streamlit import config
 
 from core.cli import dashboard as command
-from core.runtime.access import LOCAL_HOSTS, TOKEN_VARIABLE, WILDCARDS
+from core.runtime.access import LOCAL_HOSTS, MIN_TOKEN_LENGTH, TOKEN_VARIABLE, WILDCARDS, stored_token
 from core.runtime.errors import UserError
+from core.runtime.files import HOME_VARIABLE
 from core.runtime.roots import ROOTS_VARIABLE, roots
 from core.ui.server import rules, start
 from core.ui.server.pages import page_routes
@@ -41,7 +42,7 @@ def options(monkeypatch: pytest.MonkeyPatch) -> dict[str, object]:
 
 
 @pytest.fixture
-def arguments(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+def arguments(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
     """The arguments of the server that a command would have started."""
     found: list[str] = []
 
@@ -50,10 +51,10 @@ def arguments(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         raise Started
 
     monkeypatch.setattr(os, "execv", start_process)
-    monkeypatch.delenv(TOKEN_VARIABLE, raising=False)
-    monkeypatch.setenv(TOKEN_VARIABLE, "")  # both are restored after the test
+    monkeypatch.setenv(TOKEN_VARIABLE, "")  # what is set here is restored after the test
     monkeypatch.delenv(TOKEN_VARIABLE)
     monkeypatch.setenv(ROOTS_VARIABLE, "")
+    monkeypatch.setenv(HOME_VARIABLE, str(tmp_path / "home"))
     return found
 
 
@@ -78,7 +79,6 @@ def test_a_token_that_can_be_guessed_is_refused() -> None:
 
 def test_the_token_is_taken_out_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(TOKEN_VARIABLE, TOKEN)
-    monkeypatch.delenv(ROOTS_VARIABLE, raising=False)
     monkeypatch.setenv(ROOTS_VARIABLE, str(Path.cwd()))
     (guard,) = [one for one in start.app_options()["middleware"] if "token" in one.kwargs]
     assert guard.kwargs["token"] == TOKEN
@@ -129,7 +129,7 @@ def test_the_command_hands_the_token_over_in_the_environment(arguments: list[str
     with pytest.raises(Started):
         command.dashboard(root=[tmp_path], allowed_host=["tasklens.example"], open_=False, port=8600)
     token = os.environ[TOKEN_VARIABLE]
-    assert len(token) >= rules.MIN_TOKEN_LENGTH
+    assert len(token) >= MIN_TOKEN_LENGTH
     assert not [one for one in arguments if token in one]
     assert arguments[0] == sys.executable
     assert {"--server.port=8600", "--server.address=127.0.0.1", "--server.headless=true"} < set(arguments)
@@ -139,13 +139,41 @@ def test_the_command_hands_the_token_over_in_the_environment(arguments: list[str
     assert Path.home().resolve() not in roots()
 
 
-def test_two_starts_have_two_tokens(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    tokens = set()
-    for _ in range(2):
+def test_the_next_start_has_the_same_token(arguments: list[str], tmp_path: Path) -> None:
+    """So that open tabs connect again; another home has another one."""
+    tokens = []
+    for home in ("one", "one", "two"):
+        os.environ[HOME_VARIABLE] = str(tmp_path / home)
         with pytest.raises(Started):
             command.dashboard()
-        tokens.add(os.environ.pop(TOKEN_VARIABLE))
-    assert len(tokens) == 2
+        tokens.append(os.environ.pop(TOKEN_VARIABLE))
+    assert tokens[0] == tokens[1] != tokens[2]
+    assert stat.S_IMODE((tmp_path / "one" / command.TOKEN_FILE).stat().st_mode) == 0o600
+
+
+def test_a_token_that_others_can_read_is_replaced(tmp_path: Path) -> None:
+    file = tmp_path / "token"
+    for text, mode in ((TOKEN, 0o644), ("short", 0o600), ("", 0o600), ("\u00e9" * 20, 0o600)):
+        file.write_text(text)
+        file.chmod(mode)
+        token = stored_token(file)
+        assert (file.read_text(), stat.S_IMODE(file.stat().st_mode)) == (token, 0o600)
+        assert token != text
+        assert stored_token(file) == token
+
+
+def test_a_token_file_that_is_none_is_left_alone(tmp_path: Path) -> None:
+    """The token is then that of one start: a link or a pipe that somebody placed there is not followed."""
+    target = tmp_path / "target"
+    target.write_text(TOKEN)
+    (tmp_path / "link").symlink_to(target)
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "folder").mkdir()
+    for name in ("link", "pipe", "folder", "target/below"):
+        token = stored_token(tmp_path / name)
+        assert len(token) >= MIN_TOKEN_LENGTH
+        assert token != TOKEN
+    assert target.read_text() == TOKEN
 
 
 @pytest.mark.parametrize("address", WILDCARDS)

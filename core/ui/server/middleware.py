@@ -33,10 +33,11 @@ HEALTH, METRICS = "/_stcore/health", "/_stcore/metrics"
 _POLICY_VIOLATION = 1008
 _PAGE = """<!DOCTYPE html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>TaskLens</title>
-<style>
+<link rel="icon" href="data:,"><style>
 :root {{ color-scheme: light dark; font: 16px/1.5 system-ui, sans-serif; }}
 body {{ max-width: 40rem; margin: 15vh auto; padding: 0 1rem; }}
 h1 {{ font-size: 1.5rem; }}
+code {{ white-space: nowrap; }}
 </style></head><body><h1>{title}</h1><p>{what}</p><p>{fix}</p></body></html>
 """
 
@@ -134,7 +135,7 @@ class AccessGuard:
             return None
         return refusal(
             "This dashboard needs a token",
-            "The address was opened without its token, or the dashboard was started again since.",
+            "The address was opened without its token, or with one that is no longer valid.",
             "Open the address that was printed at the start of the dashboard; it ends in <code>?token=...</code>",
         )
 

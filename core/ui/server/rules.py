@@ -8,12 +8,9 @@ from urllib.parse import urlsplit
 from streamlit import config
 from streamlit.web.server.starlette.starlette_websocket import is_host_allowed
 
-from core.runtime.access import TOKEN_VARIABLE
+from core.runtime.access import MIN_TOKEN_LENGTH, TOKEN_VARIABLE
 from core.runtime.errors import UserError
 from core.ui.server.login_settings import is_login_configured
-
-MIN_TOKEN_LENGTH = 16
-"""Shorter tokens could be guessed by trying."""
 
 
 def is_loopback(address: str | None) -> bool:
