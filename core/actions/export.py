@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import NotRequired
+
+from typing_extensions import TypedDict
 
 from core import __version__
 from core.actions.export_decisions import decision_table
@@ -13,8 +16,9 @@ from core.decisions.export_tables import corrected_labels, removed_items
 from core.runtime.clock import timestamp
 from core.runtime.csv_files import write_csv
 from core.runtime.errors import UserError
-from core.runtime.files import read_json, write_json
+from core.runtime.files import write_json
 from core.runtime.replacing import check_export_folder, replacing_folder
+from core.runtime.stored import OPEN, Text, Time, read_stored
 from core.tasks.changes import cleaned
 from core.tasks.exchange import LIBRARIES, write_foreign
 from core.tasks.tasklist import FORMATS, write_tasks
@@ -23,6 +27,18 @@ from core.workspace.workspace import Workspace
 
 FILES = {name: f"cleaned-tasks.{name}" for name in FORMATS} | {name: f"cleaned-tasks.{name}.json" for name in LIBRARIES}
 """The file of the task list in every format."""
+
+
+class ExportFile(TypedDict):
+    """``export.json``: when and from what an export was written, and sentences on what it leaves out."""
+
+    __pydantic_config__ = OPEN  # type: ignore[misc]
+    written: Time
+    hashes: dict[Text, Text]
+    edited_model: Text | None
+    notes: NotRequired[list[Text]]
+
+
 _EXPORT_NAMES = {*FILES.values(), "removed.csv", "relabelled.csv", "model", "export.json"}
 
 
@@ -92,4 +108,4 @@ def export(
 
 def export_notes(out: Path) -> list[str]:
     """Return sentences on an export for the user: whose positions its task lists contain, and what they leave out."""
-    return list(read_json(out / "export.json").get("notes", ()))  # earlier versions wrote none
+    return list(read_stored(out / "export.json", ExportFile).get("notes", ()))  # earlier versions wrote none

@@ -28,7 +28,12 @@ def open_workspace(name: str) -> Workspace:
     from core.workspace.demos import DEMOS, open_demo
     from core.workspace.workspace import Workspace, locate
 
-    return world().local_rank_zero_first(lambda: open_demo(name)) if name in DEMOS else Workspace(locate(name))
+    opened = world().local_rank_zero_first(lambda: open_demo(name)) if name in DEMOS else Workspace(locate(name))
+    if is_rank_zero():
+        opened.delete_leftovers()
+        for error in opened.damaged():
+            message(f"Left out: {error}")
+    return opened
 
 
 def announce_device(compute: Compute) -> Compute:

@@ -44,7 +44,7 @@ def rerun(
         args += ["--ranking", str(stored.config["ranking"])]
     if not words or args[: len(words)] != words:
         raise UserError(f"{run} was computed by no command that can be repeated.", "Compute it where it was computed.")
-    args, before, argv = with_workspace(args, str(opened.folder)), stored.finished, sys.argv
+    args, before, argv = with_workspace(args, str(opened.folder)), stored.provenance, sys.argv
     message(command_line(args))
     try:
         sys.argv = [argv[0], *args]  # which provenance records
@@ -52,7 +52,7 @@ def rerun(
             program().main(args, prog_name=PROGRAM, standalone_mode=False)
     finally:
         sys.argv = argv
-    if opened.runs.get(run).finished == before:
+    if opened.runs.get(run).provenance == before:
         raise UserError(
             f"The command computed another result than {run}: decisions, tasks or versions have changed since.",
             "Both results are kept.",

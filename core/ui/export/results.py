@@ -8,9 +8,9 @@ from pathlib import Path
 
 import streamlit as st
 
-from core.actions.export import FILES
+from core.actions.export import FILES, ExportFile
 from core.runtime.errors import UserError
-from core.runtime.files import read_json
+from core.runtime.stored import read_stored
 from core.tasks.changes import Changes, cleaned
 from core.tasks.tasklist import TaskList
 from core.ui.edit.results import LABELS, results
@@ -41,12 +41,12 @@ def written_at(
 ) -> str | None:
     """Return when the export in ``folder`` was written; None unless it equals what would be written now."""
     try:
-        written = read_json(folder / "export.json")
+        written = read_stored(folder / "export.json", ExportFile)
     except UserError:
         return None
     now = {**context.project.hashes, "cleaned": tasks.hash, "removal": removal.hash}
     files = {name for name, file in FILES.items() if (folder / file).exists()}
-    if (written.get("hashes"), written.get("edited_model"), files) != (now, model, set(formats)):
+    if (written["hashes"], written["edited_model"], files) != (now, model, set(formats)):
         return None
     return minute_of(written["written"]) + " UTC"
 

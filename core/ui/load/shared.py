@@ -9,8 +9,10 @@ from typing import Any
 
 import streamlit as st
 
+from core.checkpoints.model import model_sequence
 from core.runtime.errors import UserError
 from core.runtime.files import library
+from core.tasks.generate import tasks_sequence
 from core.ui.shell.context import keep_widget_state, show_error
 from core.ui.shell.jobs import jobs_of
 from core.ui.shell.text import plain
@@ -38,8 +40,13 @@ def new_result(command: str) -> str:
 
 
 def newest_first(kind: str, file: str) -> list[Path]:
-    """Return this file of every folder of tasks (``tasks``) or models (``models``)."""
-    return sorted((library() / kind).glob(f"*/{file}"), key=lambda path: path.stat().st_mtime, reverse=True)
+    """Return this file of every folder of tasks (``tasks``) or models (``models``).
+
+    Those of earlier versions, which have no number, are older than all others, and ordered by the time of the file.
+    """
+    number = tasks_sequence if kind == "tasks" else model_sequence
+    files = (library() / kind).glob(f"*/{file}")
+    return sorted(files, key=lambda path: (number(path), path.stat().st_mtime_ns), reverse=True)
 
 
 def choose_folder(

@@ -8,8 +8,9 @@ import streamlit as st
 
 from core.data import load_images
 from core.runtime.errors import UserError
-from core.runtime.files import read_json
 from core.runtime.settings import arguments_of
+from core.runtime.stored import read_stored
+from core.tasks.generate import TasksFile
 from core.tasks.settings import HELDOUT_PARTS, PRESETS, TaskSettings
 from core.ui.load.shared import choose_folder, name_input, newest_first, place_for, start_job
 from core.ui.shell import settings_widgets as widgets
@@ -47,12 +48,12 @@ def _folders(data_hash: str) -> dict[str, str]:
     words = {}
     for path in newest_first("tasks", "tasks.json"):
         try:
-            description = read_json(path)
+            description = read_stored(path, TasksFile)
         except UserError as error:  # one damaged folder must not hide the others
             st.warning(plain(error))
             continue
-        if isinstance(description, dict) and description.get("data_hash") == data_hash:
-            words[path.parent.name] = _words(description.get("settings"))
+        if description.get("data_hash") == data_hash:
+            words[path.parent.name] = _words(description["settings"])
     return words
 
 
