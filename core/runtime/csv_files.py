@@ -8,8 +8,8 @@ from pathlib import Path
 import pandas as pd
 
 _FORMULA = r"\A(?![+-](?:[0-9]+\.?[0-9]*|\.[0-9]+)\Z)('*[=+\-@\t\r\n])"
-"""Text that would be a formula, also after apostrophes, which are then part of the text. Numbers such as -1, a usual name
-of a class, are none."""
+"""Text that would be a formula, also after apostrophes of its own. Numbers such as -1, a usual name of a class, are
+none."""
 
 
 def escape_formulas(table: pd.DataFrame) -> pd.DataFrame:

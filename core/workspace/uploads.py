@@ -16,6 +16,7 @@ from core.workspace.workspace import library_jobs
 LIMIT_VARIABLE = "TASKLENS_UPLOADS_GB"
 """Environment variable with the most that all uploads may take together, in GB (10^9 bytes)."""
 DEFAULT_LIMIT_GB = 20.0
+_NAME_LENGTH = 60  # of up to 4 bytes each; a file name has at most 255 bytes
 _ID = re.compile(r"[0-9a-f]{16}")
 _FIX = "Remove uploads that are no longer needed: at the end of the Load page, or with tasklens uploads --remove ID."
 
@@ -62,7 +63,7 @@ def store_upload(name: str, content: bytes) -> Path:
         UserError: all uploads together would exceed the limit.
         TransientError: the disk is full or cannot be written.
     """
-    name = re.sub(r"[^\w.-]+", "-", Path(name).name).strip("-.")[-80:] or "upload"
+    name = re.sub(r"[^\w.-]+", "-", Path(name).name)[-_NAME_LENGTH:].strip("-.") or "upload"
     path = uploads_folder() / content_hash(content)[:16] / name
     if path.exists():
         return path

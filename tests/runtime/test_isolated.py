@@ -98,7 +98,7 @@ def test_more_memory_than_the_limit_is_refused(calls: IsolatedCalls) -> None:
     assert few.wait(LIMIT)
     assert few.result() == 4
     assert many.wait(LIMIT)
-    with pytest.raises(UserError, match="0.25 GB"):
+    with pytest.raises(UserError, match=r"0\.25 GB"):
         many.result()
 
 
@@ -120,9 +120,8 @@ def test_what_hangs_is_killed_with_what_it_started(
     call = calls.start("hang", arguments, limits=limits, is_wanted=lambda: how != "unwanted" or not is_started())
     started = pids(file)
     if how == "cancelled":
-        until(lambda: call.progress() is not None)
-        progress = call.progress()
-        assert progress is not None
+        while (progress := call.progress()) is None:
+            time.sleep(0.02)
         assert (progress.stage, progress.done, progress.total) == ("hanging", 3, 10)
         calls.cancel(call)
     if how != "forgotten":

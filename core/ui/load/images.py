@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,14 +23,13 @@ from core.ui.shell.command import show_commands
 from core.ui.shell.context import keep_widget_state, report_errors
 from core.ui.shell.isolated import call_folder, call_value, drop_call, prepare_calls, start_call
 from core.ui.shell.jobs import job_panel
-from core.ui.shell.paths import path_input
+from core.ui.shell.paths import PathEntry, path_input
 from core.ui.shell.text import count, plain, shorten
 from core.ui.shell.uploads import save_upload
 from core.workspace.workspace import library_jobs
 
 _CHANNEL_NAMES = {0: "unchanged", 1: "greyscale", 3: "colour"}
 _CHOICE, _PREVIEW = "load_images", "load_images"
-NO_PATH = UserError("No images are chosen.", "Enter a path or choose a file above.")
 PLACES = ("Path on this machine", "File upload", "Public data set")
 
 
@@ -71,17 +69,18 @@ def _label(one: StoredImages) -> str:
 def _add() -> None:
     prepare_calls()
     place = st.segmented_control("From", PLACES, default=PLACES[0], required=True, key="load_place")
-    path, download = _path(place)
-    options, name = _import_options(download)
+    entry, download = _path(place)
+    options, name, is_refused = _import_options(download)
     args = [*(["--name", name] if name else []), *arguments_of(options), *(["--download"] if download else [])]
     # The buttons are enabled before there is a path: a click that ends typing would meet a disabled button.
     preview, start, _ = st.columns([3, 3, 4])
     wants_preview = preview.button("Preview images", disabled=bool(download), key="load_look", width="stretch")
     wants_import = start.button("Import", type="primary", key="load_import", width="stretch")
-    if path is None:
+    path = entry.path
+    if path is None or is_refused:
         drop_call(_PREVIEW)
-        if wants_preview or wants_import:
-            raise NO_PATH
+        if (wants_preview or wants_import) and not (entry.is_refused or is_refused):
+            raise UserError("No images are chosen.", "Enter a path or choose a file above.")
         return
     arguments = image_arguments(path, options)
     if wants_preview:
@@ -94,10 +93,10 @@ def _add() -> None:
     show_commands(["data", "--path", str(path), *args])
 
 
-def _path(place: str) -> tuple[Path | None, str]:
+def _path(place: str) -> tuple[PathEntry, str]:
     """Return the location of the images, and the data set to download there first, if any."""
     if place == PLACES[0]:
-        path = path_input(
+        entry = path_input(
             st,
             "Folder, zip archive, or manifest (csv, parquet)",
             key="load_path",
@@ -105,19 +104,22 @@ def _path(place: str) -> tuple[Path | None, str]:
             help="One folder per class; the official files of Omniglot, MNIST, CIFAR-100 or mini-ImageNet; a manifest "
             "with path and label; or a data set saved by Hugging Face datasets. docs/data.md describes each.",
         )
-        return path, ""
+        return entry, ""
     if place == PLACES[1]:
         upload = st.file_uploader(
             "Zip archive of class folders, or of a manifest with its images", type=["zip"], key="load_upload"
         )
-        return (save_upload(upload), "") if upload else (None, "")
+        return PathEntry(save_upload(upload) if upload else None), ""
     left, right = st.columns(2)
     what = left.selectbox("Data set", DOWNLOADABLE, key="load_public")
     return path_input(right, "Folder to download to", key="load_public_path", placeholder="/data/omniglot"), what
 
 
-def _import_options(download: str) -> tuple[ImportOptions, str]:
-    """Return the import options for the images and their format; downloaded data sets have a fixed format."""
+def _import_options(download: str) -> tuple[ImportOptions, str, bool]:
+    """Return the import options, the name of the image set, and whether a path among the options is refused.
+
+    Downloaded data sets have a fixed format.
+    """
     one, two, three = st.columns([2, 2, 3])
     name = one.text_input("Name of the image set", key="load_name", placeholder="auto-detect", max_chars=64).strip()
     formats = [download] if download else FORMATS
@@ -141,7 +143,7 @@ def _import_options(download: str) -> tuple[ImportOptions, str]:
         skip = widgets.checkbox(st, ImportOptions, "skip_unreadable", key="load_skip")
     options = ImportOptions(
         format=format,
-        splits=splits,
+        splits=splits.path,
         class_level=level,
         table=table,
         size=size,
@@ -152,7 +154,7 @@ def _import_options(download: str) -> tuple[ImportOptions, str]:
         encoding=encoding,
         skip_unreadable=skip,
     )
-    return options, name
+    return options, name, splits.is_refused
 
 
 def _show(found: dict[str, Any]) -> None:

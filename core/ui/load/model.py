@@ -15,6 +15,7 @@ from core.maml.recipes import TrainingRecipe, recipe_for
 from core.maml.settings import Backbone, TrainSettings
 from core.maml.training import STATE_FILE
 from core.runtime.errors import UserError
+from core.runtime.files import file_version
 from core.runtime.settings import arguments, declared
 from core.tasks.generate import TaskFolder, read_folder
 from core.ui.load.images import PLACES
@@ -25,7 +26,7 @@ from core.ui.shell.command import show_commands
 from core.ui.shell.context import report_errors
 from core.ui.shell.isolated import call_value, drop_call, prepare_calls, start_call
 from core.ui.shell.jobs import is_running, job_panel, jobs_of
-from core.ui.shell.paths import path_input
+from core.ui.shell.paths import PathEntry, path_input
 from core.ui.shell.text import plain
 from core.ui.shell.uploads import save_upload
 from core.workspace.workspace import check_fit, library_jobs
@@ -54,17 +55,17 @@ def model_step(tasks: Path) -> Path | None:
         job_panel(library_jobs(), job)
     live_curve()
     if chosen:
-        model_curve(chosen.name, _model(str(chosen), (chosen / "model.json").stat().st_mtime))
+        model_curve(chosen.name, _model(str(chosen), file_version(chosen / "model.json")))
     return chosen
 
 
 def _models(tasks: Path) -> tuple[dict[str, str], dict[str, str]]:
     """Return the models that fit the tasks with their descriptions, and the others with the reason."""
-    folder, images = _tasks(str(tasks), (tasks / "tasks.json").stat().st_mtime)
+    folder, images = _tasks(str(tasks), file_version(tasks / "tasks.json"))
     fitting, others = {}, {}
     for path in newest_first("models", "model.json"):
         try:
-            model = _model(str(path.parent), path.stat().st_mtime)
+            model = _model(str(path.parent), file_version(path))
             check_fit(images, folder, model)
             fitting[path.parent.name] = model.spec.description
         except UserError as error:
@@ -73,18 +74,18 @@ def _models(tasks: Path) -> tuple[dict[str, str], dict[str, str]]:
 
 
 @st.cache_resource(max_entries=4, show_spinner="Reading the tasks")
-def _tasks(folder: str, stamp: float) -> tuple[TaskFolder, ImageSet]:
+def _tasks(folder: str, version: tuple[int, int, int]) -> tuple[TaskFolder, ImageSet]:
     read = read_folder(Path(folder))
     return read, read.images()
 
 
 @st.cache_resource(max_entries=32, show_spinner=False)
-def _model(folder: str, stamp: float) -> Model:
+def _model(folder: str, version: tuple[int, int, int]) -> Model:
     return load_model(Path(folder))
 
 
 def _train(tasks: Path) -> None:
-    _, images = _tasks(str(tasks), (tasks / "tasks.json").stat().st_mtime)
+    _, images = _tasks(str(tasks), file_version(tasks / "tasks.json"))
     recipe = recipe_for(images.shape)
     st.caption(f"The defaults are those of the recipe for {recipe.words}; see docs/training.md.")
     one, two, three, four = st.columns(4)
@@ -151,7 +152,7 @@ def _checkpoint(tasks: Path) -> None:
     prepare_calls()
     place = st.segmented_control("From", _PLACES, default=_PLACES[0], required=True, key="load_model_place")
     if place == _PLACES[0]:
-        file = path_input(
+        entry = path_input(
             st,
             "Checkpoint file",
             key="load_checkpoint",
@@ -160,7 +161,8 @@ def _checkpoint(tasks: Path) -> None:
         )
     else:
         upload = st.file_uploader("Checkpoint", type=["safetensors", "pt", "pth"], key="load_checkpoint_upload")
-        file = save_upload(upload) if upload else None
+        entry = PathEntry(save_upload(upload) if upload else None)
+    file = entry.path
     one, two, three, four = st.columns(4)
     backbone = widgets.select(
         one, ModelSpec, "backbone", key="load_check_backbone", value=_GUESS, choices=[_GUESS, *_BACKBONES]
@@ -183,7 +185,7 @@ def _checkpoint(tasks: Path) -> None:
     wants_import = start.button("Import", type="primary", key="load_check_import", disabled=busy, width="stretch")
     if file is None:
         drop_call(_INSPECTION)
-        if wants_inspection or wants_import:
+        if (wants_inspection or wants_import) and not entry.is_refused:
             raise UserError("No checkpoint is chosen.", "Enter a path or choose a file above.")
         return
     line = ["model", "--checkpoint", str(file), "--tasks", str(tasks)]

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import streamlit as st
 from cachetools import TTLCache
 
 from core.runtime.errors import TransientError, UserError
@@ -22,15 +22,23 @@ _silent: TTLCache[Path, bool] = TTLCache(256, _FORGET_SECONDS)
 _lock = threading.Lock()
 
 
-def path_input(place: Any, label: str, **options: Any) -> Path | None:
-    """Draw a text input for a path and return the path; None if it is empty, or refused with an error that is shown."""
+@dataclass(frozen=True)
+class PathEntry:
+    """What a path field has: a path, or None if it is empty or refused; the error is then shown."""
+
+    path: Path | None
+    is_refused: bool = False
+
+
+def path_input(place: Any, label: str, **options: Any) -> PathEntry:
+    """Draw a text input for a path, with an error below if what was entered is refused."""
     entered = place.text_input(label, **options)
     try:
-        return entered_path(entered or "")
+        return PathEntry(entered_path(entered or ""))
     except UserError as error:
-        with place.container() if hasattr(place, "container") else st.container():
+        with place.container():
             show_error(error)
-        return None
+        return PathEntry(None, is_refused=True)
 
 
 def entered_path(text: str) -> Path | None:

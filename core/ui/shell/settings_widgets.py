@@ -8,13 +8,12 @@ data allow; it never widens them.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from annotated_types import Gt, Lt
 
 from core.runtime.settings import Declared, declared
-from core.ui.shell.paths import path_input
+from core.ui.shell.paths import PathEntry, path_input
 
 _MARGIN = 1e-8
 """Distance from a bound that is exclusive; Streamlit's bounds are inclusive."""
@@ -68,8 +67,8 @@ def text(place: Any, cls: Any, field: str, **options: Any) -> str:
     return str(place.text_input(label, value or "", **options)).strip()
 
 
-def path(place: Any, cls: Any, field: str, **options: Any) -> Path | None:
-    """Draw a text input and return the path that was entered; None if it is empty or refused."""
+def path(place: Any, cls: Any, field: str, **options: Any) -> PathEntry:
+    """Draw a text input for a path and return what was entered."""
     _, label, value, options = _prepare(cls, field, options)
     return path_input(place, label, value=str(value or ""), **options)
 
