@@ -32,7 +32,10 @@ _SIDE_FILES = ("-wal", "-journal")
 _NO_PLACE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT)
 _NOT_IN_PLACE = (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_FULL)
 """Errors of reading a log in a folder where SQLite cannot write the files that it needs beside it."""
+_MEMORY = Path("/dev/shm")  # copies fit there even if the disks are full
 _COPY_ATTEMPTS = 5
+_SMALLEST_PAGE = 512
+"""Bytes of the smallest page that a file of SQLite can have, and so of the smallest file."""
 
 
 class LogFile:
@@ -50,17 +53,17 @@ class LogFile:
         self.path, self.busy_seconds, self.name = path.absolute(), busy_seconds, name or path
         self._copy: tuple[object, LogFile] | None = None
         self._copying = threading.Lock()
-        self._is_absent = False
+        self._is_ready = False
+        """Whether the file was checked and has the present schema."""
         with self._user_errors():
-            if not os.path.lexists(self.path):
-                self._create_or_read_as_empty()
-            if self._is_absent:
-                return
-            self._check_unopened()
-            if self._is_writable():
-                self._open()
-            else:
-                self._readable_copy()
+            try:
+                self._prepare()
+            except (sqlite3.OperationalError, OSError) as error:
+                if not _needs_place(error):
+                    raise
+                # Reads work all the same; the first write tries again, and says why it fails.
+                if os.path.lexists(self.path):
+                    self._readable_copy()
 
     @contextmanager
     def transaction(self, mode: Literal["", "IMMEDIATE"] = "", *, keep: bool = True) -> Iterator[sqlite3.Connection]:
@@ -72,13 +75,15 @@ class LogFile:
 
     # ---- creating
 
-    def _create_or_read_as_empty(self) -> None:
-        try:
+    def _prepare(self) -> None:
+        """Create or upgrade the file where needed."""
+        if not os.path.lexists(self.path):
             self._create()
-        except OSError as error:
-            if error.errno not in _NO_PLACE:
-                raise
-            self._is_absent = True  # reads as an empty log; the first write tries again, and says why it fails
+        self._check_unopened()
+        if not self._is_writable():
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(self.path))
+        self._open()
+        self._is_ready = True
 
     def _create(self) -> None:
         """Create the log as a whole: a kill leaves no file or a complete one, and never replaces another's."""
@@ -99,7 +104,6 @@ class LogFile:
                 os.fsync(folder)
         finally:
             os.close(folder)
-        self._is_absent = False
 
     def _move_to_absent(self, temporary: Path) -> None:
         """Give a file the name of the log, unless another process has created the log meanwhile."""
@@ -120,10 +124,12 @@ class LogFile:
 
     def _check_unopened(self) -> None:
         """Refuse what is no log without altering it: SQLite itself deletes or creates files beside the one it opens."""
-        if not check_regular_file(self.path).st_size:
+        size = check_regular_file(self.path).st_size
+        if size < _SMALLEST_PAGE:  # SQLite takes a file of one byte for an empty database
             raise LogFileError(
-                f"{self.name} is empty: it was cut off, or creating it was interrupted by an earlier version.",
-                "Put a backup in its place. If there were no decisions yet, delete the empty file to start a new log.",
+                f"{self.name} is {'empty' if not size else 'cut off'}: {size} bytes are no decision log.",
+                "Put a backup in its place. If there were no decisions yet, delete the file to start a new log: an "
+                "earlier version that was interrupted could leave an empty one.",
                 sqlite3.SQLITE_NOTADB,
             )
         has_side_files = any(os.path.lexists(f"{self.path}{ending}") for ending in _SIDE_FILES)
@@ -154,21 +160,20 @@ class LogFile:
     @contextmanager
     def _connected(self, for_writing: bool) -> Iterator[sqlite3.Connection]:
         """Open a connection for one call; what is not committed when it closes is rolled back."""
-        if for_writing:
-            if self._is_absent:
-                self._create()
-                self._check_unopened()
-                self._open()
-            if os.path.lexists(self.path) and not self._is_writable():
-                raise self._error(sqlite3.SQLITE_READONLY)
-        elif self._is_absent or (os.path.lexists(self.path) and not self._is_writable()):
-            with self._readable_copy()._opened("mode=rw") as connection:
+        is_absent = not os.path.lexists(self.path)
+        if for_writing and not self._is_ready:
+            self._prepare()
+        elif for_writing and not is_absent and not self._is_writable():
+            raise self._error(sqlite3.SQLITE_READONLY)
+        if is_absent and not self._is_ready and not for_writing:
+            with _empty() as connection:
                 yield connection
             return
-        with self._opened("mode=rw") as connection:  # never creates a file: the log may have been removed meanwhile
-            if for_writing or self._can_read(connection):
-                yield connection
-                return
+        if for_writing or is_absent or (self._is_ready and self._is_writable()):
+            with self._opened("mode=rw") as connection:  # never creates a file: the log may have been removed meanwhile
+                if for_writing or self._can_read(connection):
+                    yield connection
+                    return
         with self._readable_copy()._opened("mode=rw") as connection:
             yield connection
 
@@ -177,7 +182,7 @@ class LogFile:
         try:
             connection.execute("SELECT 1 FROM main.sqlite_master LIMIT 1").fetchone()
         except sqlite3.OperationalError as error:
-            if error.sqlite_errorcode & 0xFF not in _NOT_IN_PLACE or not os.path.lexists(self.path):
+            if not _needs_place(error) or not os.path.lexists(self.path):
                 raise
             return False
         return True
@@ -186,10 +191,7 @@ class LogFile:
     def _opened(self, parameters: str) -> Iterator[sqlite3.Connection]:
         uri, timeout = f"{self.path.as_uri()}?{parameters}", self.busy_seconds
         with closing(sqlite3.connect(uri, uri=True, timeout=timeout, isolation_level=None)) as connection:
-            connection.text_factory = _decode_text
-            connection.execute("PRAGMA synchronous = FULL")
-            connection.execute("PRAGMA temp_store = MEMORY")  # reading needs no disk
-            connection.execute("PRAGMA trusted_schema = OFF")
+            _configure(connection)
             yield connection
 
     # ---- reading where nothing can be written
@@ -203,10 +205,15 @@ class LogFile:
             return self._copy[1]
 
     def _copied(self) -> tuple[object, LogFile]:
-        folder = Path(tempfile.mkdtemp(prefix="tasklens-log-"))
+        try:
+            return self._copied_into(tempfile.mkdtemp(prefix="tasklens-log-", dir=_MEMORY))
+        except OSError:
+            return self._copied_into(tempfile.mkdtemp(prefix="tasklens-log-"))
+
+    def _copied_into(self, folder: str) -> tuple[object, LogFile]:
         try:
             for _ in range(_COPY_ATTEMPTS):
-                version, copy = self._content_version(), folder / self.path.name
+                version, copy = self._content_version(), Path(folder) / self.path.name
                 for ending in ("", *_SIDE_FILES):
                     Path(f"{copy}{ending}").unlink(missing_ok=True)
                     with suppress(FileNotFoundError):
@@ -271,6 +278,29 @@ class LogFile:
                 what = f"{path} cannot be used ({error}), so this was not saved or read."
                 fix = f"{again} Check the disk and the folder's permissions, then try again."
         return LogFileError(what, fix, primary)
+
+
+def _needs_place(error: sqlite3.Error | OSError) -> bool:
+    """Return whether an error says that something cannot be written, rather than that it cannot be read."""
+    if isinstance(error, OSError):
+        return error.errno in _NO_PLACE
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF in _NOT_IN_PLACE
+
+
+@contextmanager
+def _empty() -> Iterator[sqlite3.Connection]:
+    """Open an empty log in memory."""
+    with closing(sqlite3.connect(":memory:", isolation_level=None)) as connection:
+        connection.deserialize(empty_log())
+        _configure(connection)
+        yield connection
+
+
+def _configure(connection: sqlite3.Connection) -> None:
+    connection.text_factory = _decode_text
+    connection.execute("PRAGMA synchronous = FULL")
+    connection.execute("PRAGMA temp_store = MEMORY")  # reading needs no disk
+    connection.execute("PRAGMA trusted_schema = OFF")
 
 
 def encode_text(value: str) -> bytes:

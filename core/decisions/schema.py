@@ -151,6 +151,7 @@ def upgrade(connection: sqlite3.Connection, version: int) -> None:
     connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
 
 
+@lru_cache
 def empty_log() -> bytes:
     """Return the content of the file of an empty log."""
     with closing(sqlite3.connect(":memory:", isolation_level=None)) as connection:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-import sqlite3
+from core.decisions.log import LogFileError
 
 
 def sqlite_code(error: Exception) -> int:
-    """Return the primary result code of the database error that caused another one."""
-    assert isinstance(error.__cause__, sqlite3.Error)
-    return error.__cause__.sqlite_errorcode & 0xFF
+    """Return the primary result code of an error of the log's file."""
+    assert isinstance(error, LogFileError)
+    assert error.what
+    assert error.fix
+    assert "disk I/O error" not in str(error)
+    return error.code
