@@ -17,20 +17,65 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from itertools import zip_longest
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, NotRequired
 
 import pandas as pd
-from pydantic import TypeAdapter, ValidationError
+from pydantic import AfterValidator
+from typing_extensions import TypedDict
 
 from core.experiments.profiles import DATA_TITLES, WAYS
 from core.runtime.csv_files import write_csv
 from core.runtime.disk_errors import disk_errors
-from core.runtime.errors import UserError
-from core.runtime.files import read_json, write_json, write_text_atomically
+from core.runtime.files import write_json, write_text_atomically
+from core.runtime.stored import OPEN, Count, Finite, Number, Text, missing_field, read_stored
 
 KINDS = ("lines", "dots")
 LONG_TRAINED = ("edit-methods", "ladder")
 """Names of the experiment whose models earlier versions trained for longer: their settings have ``long``."""
+
+
+class _Training(TypedDict):
+    __pydantic_config__ = OPEN  # type: ignore[misc]
+    iterations: Count
+    meta_batch: Count
+
+
+def _complete_training(training: dict[str, Any]) -> dict[str, Any]:
+    """Check settings of a training, or those of each image set by its name."""
+    if "iterations" in training or not training:
+        for name in ("iterations", "meta_batch"):
+            if not isinstance(training.get(name), int):
+                raise missing_field(name)
+    return training
+
+
+_AnyTraining = Annotated[dict[Text, Number | Text | _Training | None], AfterValidator(_complete_training)]
+
+
+class _Sizes(TypedDict):
+    __pydantic_config__ = OPEN  # type: ignore[misc]
+    shots: Count
+    queries: Count
+    filters: Count
+    training: _AnyTraining
+    long: NotRequired[_AnyTraining]
+
+
+class ResultConfig(TypedDict):
+    """``config.json``: what was run, and how the result is described."""
+
+    __pydantic_config__ = OPEN  # type: ignore[misc]
+    title: Text
+    command: Text
+    words: NotRequired[Text]
+    experiment: NotRequired[Text]
+    profile: NotRequired[Text]
+    order: NotRequired[list[Text]]
+    settings: NotRequired[_Sizes]
+    images: NotRequired[dict[Text, Text]]
+    device: NotRequired[Text]
+    seeds: NotRequired[Count]
+    processor_seconds: NotRequired[Finite]
 
 
 @dataclass(frozen=True)
@@ -168,18 +213,15 @@ def read_result(folder: Path) -> ExperimentResult:
         kind: [_read(path, form) for path in sorted((folder / kind).glob("*.json"))] for kind, form in _KINDS.items()
     }
     name = _OLD_FINDINGS if (folder / _OLD_FINDINGS).exists() and not (folder / FINDINGS).exists() else FINDINGS
-    config, findings = _read(folder / "config.json", dict), _read(folder / name, list)
+    config, findings = _read(folder / "config.json", ResultConfig), _read(folder / name, list[Text])
     order = {name: position for position, name in enumerate(config.get("order", []))}
     for same_kind in parts.values():
         same_kind.sort(key=lambda part: order.get(part.name, len(order)))
     return ExperimentResult(config, findings, **parts)
 
 
-def _read(path: Path, form: type) -> Any:
-    try:
-        return TypeAdapter(form).validate_python(read_json(path))
-    except ValidationError as error:
-        raise UserError(f"{path} is damaged.", "Run the experiment again; its measurements are stored.") from error
+def _read(path: Path, form: Any) -> Any:
+    return read_stored(path, form, fix="Run the experiment again; its measurements are stored.")
 
 
 def as_markdown(result: ExperimentResult, plots: str = "plots/", grids: str = "grids/") -> str:
@@ -226,7 +268,11 @@ def _training_words(config: Mapping[str, Any]) -> str:
     sizes = config["settings"]
     is_long = "long" in sizes and config.get("experiment") in LONG_TRAINED
     training = sizes["long" if is_long else "training"]
-    by_data = {} if "iterations" in training else {DATA_TITLES[data]: training[data] for data in config["images"]}
+    by_data = (
+        {}
+        if "iterations" in training
+        else {DATA_TITLES.get(data, data): training[data] for data in config.get("images", {}) if data in training}
+    )
     words = {
         title: f"{one['iterations']:,} Adam steps of {one['meta_batch']} tasks"
         for title, one in (by_data or {"": training}).items()
