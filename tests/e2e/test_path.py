@@ -164,6 +164,6 @@ def test_the_first_minute_of_the_demo(page: Page, serve: Callable[..., str], tmp
 def test_cold_deep_link(page: Page, serve: Callable[..., str], tmp_path: Path, name: str) -> None:
     """On a fresh server the first address asked for is a page's; navigation and page are there."""
     url = serve(ROOT / "app.py", env={"TASKLENS_HOME": str(tmp_path)})
-    page.goto(f"{url}/{name if name != 'overview' else ''}")
+    page.goto(f"{url}/{name}")
     heading(page, TITLES[name])
     expect(page.get_by_test_id("stSidebarNav").get_by_role("link")).to_have_count(len(TITLES))
