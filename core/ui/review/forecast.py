@@ -52,9 +52,11 @@ def latest_forecast(queue: Queue, state: ReviewState, seen_by: str | None) -> Fo
     key = (str(queue.folder), seen_by)
     with _lock:
         newest = _states.get(key)
-        if (newest is None or newest.decisions.fingerprint != state.fingerprint) and key not in _running:
+        is_needed = (newest is None or newest.decisions.fingerprint != state.fingerprint) and key not in _running
+        if is_needed:
             _running.add(key)
-            _worker.submit(forecast_now, queue, state).add_done_callback(partial(_store, key, state))
+    if is_needed:  # outside the lock, as what is added to a future that has ended already is called at once
+        _worker.submit(forecast_now, queue, state).add_done_callback(partial(_store, key, state))
     return newest
 
 
