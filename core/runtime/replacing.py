@@ -24,6 +24,8 @@ from core.runtime.disk_errors import disk_errors
 from core.runtime.errors import UserError
 
 _MAX_NAME_BYTES = 255  # of a file name, on all common file systems
+SCRATCH = ".writing"
+"""Ending of the folder ``.NAME.writing`` that holds what is being written to ``NAME``."""
 _OLD = ".old"
 _UMASK = os.umask(0)
 os.umask(_UMASK)
@@ -114,13 +116,19 @@ def _scratch(path: Path, replaced_names: Container[str], *, durable: bool = True
         os.close(descriptor)
 
 
+def delete_scratch(folder: Path) -> None:
+    """Delete what killed writers left in a folder that no other process writes."""
+    for left in folder.glob(f".*{SCRATCH}"):
+        _delete(left)
+
+
 def _scratch_name(name: str) -> str:
     """Return the name of the folder for temporary files; a hash replaces a name that would become too long."""
-    scratch = f".{name}.writing"
+    scratch = f".{name}{SCRATCH}"
     return (
         scratch
         if len(os.fsencode(scratch)) <= _MAX_NAME_BYTES
-        else f".{hashlib.sha256(os.fsencode(name)).hexdigest()}.writing"
+        else f".{hashlib.sha256(os.fsencode(name)).hexdigest()}{SCRATCH}"
     )
 
 

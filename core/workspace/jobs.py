@@ -11,6 +11,7 @@ import fcntl
 import os
 import re
 import secrets
+import shutil
 import signal
 import subprocess
 import sys
@@ -27,9 +28,11 @@ from annotated_types import Ge, Le
 from pydantic import Strict
 from typing_extensions import TypedDict
 
-from core.runtime.errors import UserError
+from core.runtime.disk_errors import disk_error, disk_errors
+from core.runtime.errors import TransientError, UserError
 from core.runtime.files import read_regular_file, write_json, write_text_atomically
 from core.runtime.progress import PROGRESS_FILE_VARIABLE, ProgressState
+from core.runtime.replacing import make_folder
 from core.runtime.stored import OPEN, Count, Text, read_stored
 from core.workspace.runner import CANCEL, DESCRIPTION, EXIT, GRACE_SECONDS, PID
 
@@ -112,7 +115,7 @@ class Job:
         """Return why it failed or was lost, worded for the user; empty for any other status."""
         status = self.status()
         if status == "lost":
-            return "The job ended without an exit code: it was killed, or the machine restarted. Start it again."
+            return "The job ended without an exit code: it was killed, the machine restarted, or the disk was full. Start it again."
         if status != "failed":
             return ""
         try:
@@ -130,7 +133,7 @@ class Job:
         # Of a traceback, only the last line is meant for users; the lines before it are indented.
         indented = [number for number, line in enumerate(message) if line.startswith("  ")]
         message = message[indented[-1] + 1 :] if indented else message
-        return "\n".join(message) or f"The job ended with code {code} and gave no reason."
+        return "\n".join(message) or f"The job ended with code {code} and gave no reason; the disk may be full."
 
     def _is_alive(self) -> bool:
         try:
@@ -181,16 +184,16 @@ class Jobs:
                         return job
                 return self._start(title, args)
         except OSError as error:
-            raise UserError(
-                f"“{title}” could not be started: {error}.",
-                f"Check that the disk is not full and that {self.folder} can be written.",
-            ) from error
+            why = disk_error(error, self.folder)
+            raise UserError(f"“{title}” could not be started: {why.what}", why.fix) from error
 
     @contextmanager
     def no_start(self) -> Iterator[None]:
         """Let no other process start a job during the block."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with (self.folder / ".start.lock").open("w") as lock:
+        with disk_errors(self.folder):
+            make_folder(self.folder)
+            lock = (self.folder / ".start.lock").open("w")
+        with lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
 
@@ -229,7 +232,8 @@ class Jobs:
             return
         marker, now = job.folder / CANCEL, time.monotonic()  # which counts from the start of the machine
         if not marker.exists():
-            write_text_atomically(marker, str(now), durable=False)
+            with suppress(TransientError):  # a full disk; the signal is sent all the same
+                write_text_atomically(marker, str(now), durable=False)
         # While the lock is held, the system cannot have given the group's id to other processes. A job that has not
         # written its id yet reads the marker next. Its runner does the kill; if the runner is gone, a second request
         # does.
@@ -242,6 +246,13 @@ class Jobs:
     def _start(self, title: str, args: tuple[str, ...]) -> Job:
         now = datetime.now(UTC)
         folder = self.folder / f"{now:%Y%m%d-%H%M%S-%f}-{secrets.token_hex(2)}"
+        try:
+            return self._start_in(folder, title, args, now)
+        except BaseException:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
+
+    def _start_in(self, folder: Path, title: str, args: tuple[str, ...], now: datetime) -> Job:
         folder.mkdir()
         description = {
             "title": title,

@@ -2,7 +2,7 @@
 
 Beside a run ``KIND-HASH`` there may be ``.KIND-HASH`` (its unfinished steps), ``.KIND-HASH.lock`` (held while it is
 computed) and ``.KIND-HASH.replaced`` (the former run, while a new one takes its place). Writers that are killed leave
-files and folders ``.NAME.RANDOM`` (:func:`core.runtime.files.replacing`).
+files in a folder ``.NAME.writing`` (:func:`core.runtime.replacing.replacing`); earlier versions left ``.NAME.RANDOM``.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from core.runtime.disk_errors import disk_errors
+from core.runtime.replacing import SCRATCH
 
 ABANDONED_SECONDS = 14 * 24 * 3600
 """Age, by the newest file, from which unfinished work that no process holds is deleted."""
@@ -44,10 +45,12 @@ def locked(runs: Path, name: str, *, waits: bool = False) -> Iterator[bool]:
     try:
         replaced = runs / f".{name}.replaced"
         if replaced.is_dir() and not (runs / name).is_dir():
-            replaced.rename(runs / name)
+            with disk_errors(runs / name):
+                replaced.rename(runs / name)
         yield True
     finally:
-        path.unlink(missing_ok=True)  # while it is held; see _acquire
+        with suppress(OSError):
+            path.unlink(missing_ok=True)  # while it is held; see _acquire
         os.close(descriptor)
 
 
@@ -87,6 +90,9 @@ def delete_leftovers(runs: Path) -> None:
 def delete_temporaries(folders: Iterable[Path]) -> None:
     """Delete files and folders that writers were killed over more than 14 days ago, directly in these folders."""
     for folder in folders:
+        for path in folder.glob(f".*{SCRATCH}"):
+            if _is_abandoned(path) and not any(part.suffix == ".old" for part in _entries(path)):
+                _delete(path)
         for path in _entries(folder):
             match = _TEMPORARY.fullmatch(path.name)
             # A former folder whose successor is missing is the only copy.

@@ -17,6 +17,8 @@ from pathlib import Path
 GRACE_SECONDS = 5
 PID, CANCEL, EXIT, DESCRIPTION = "pid", "cancel", "exit.json", "job.json"
 CANCELLED_CODE = 128 + signal.SIGTERM
+UNWRITABLE_CODE = 2
+_RESERVED_BYTES = 64
 
 
 def run(folder: Path) -> None:
@@ -35,7 +37,12 @@ def run(folder: Path) -> None:
     signal.signal(signal.SIGTERM, stop)
     # Whoever cancels writes the marker, then reads the pid; here the pid is written, then the marker read. So at
     # least one of the two notices the other.
-    _write(folder / PID, str(os.getpid()))
+    try:
+        _write(folder / PID, str(os.getpid()))
+        _reserve(folder / EXIT)
+    except OSError as error:
+        print(f"{folder} cannot be written: {error.strerror}. Free some space and try again.", file=sys.stderr)
+        raise SystemExit(UNWRITABLE_CODE) from None
     if (folder / CANCEL).exists():
         code = CANCELLED_CODE
     else:
@@ -53,10 +60,23 @@ def run(folder: Path) -> None:
         os.killpg(0, signal.SIGKILL)
 
 
+def _reserve(path: Path) -> None:
+    """Write as much as :func:`_write` will, so that the command can fill the disk and its exit code still be saved."""
+    with _temporary(path).open("w") as stream:
+        stream.write(" " * _RESERVED_BYTES)
+        stream.flush()
+        os.fsync(stream.fileno())
+
+
+def _temporary(path: Path) -> Path:
+    return path.with_name(f".{path.name}")
+
+
 def _write(path: Path, text: str) -> None:
-    temporary = path.with_name(f".{path.name}")
-    with temporary.open("w") as stream:
+    temporary = _temporary(path)
+    with temporary.open("r+" if temporary.exists() else "w") as stream:
         stream.write(text)
+        stream.truncate()
         stream.flush()
         os.fsync(stream.fileno())
     temporary.replace(path)

@@ -29,10 +29,11 @@ import pandas as pd
 
 from core import __version__
 from core.runtime.clock import timestamp
+from core.runtime.disk_errors import disk_errors
 from core.runtime.distributed import world
 from core.runtime.errors import TransientError, UserError
 from core.runtime.files import content_hash, file_version, write_json
-from core.runtime.replacing import replacing
+from core.runtime.replacing import delete_scratch, exchange, flush_to_disk, replacing
 from core.runtime.sequence import next_number, number_of
 from core.runtime.stored import check_table, read_stored, read_table
 from core.workspace.leftovers import delete_leftovers, locked
@@ -151,7 +152,8 @@ class StepCache:
             with np.load(path, allow_pickle=False) as arrays:
                 return [arrays[name] for name in arrays.files]
         except (OSError, ValueError, EOFError, BadZipFile):
-            path.unlink()  # truncated by a power failure: computed again
+            with suppress(OSError):
+                path.unlink()  # truncated by a power failure: computed again
             return None
 
     def put(self, key: str, arrays: list[np.ndarray]) -> None:
@@ -310,7 +312,6 @@ class Runs:
     def _finish(self, name: str, writer: RunWriter, started: str, processor_seconds: float) -> None:
         import torch
 
-        writer.clear_steps()
         provenance = {
             "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
             "started": started,
@@ -321,16 +322,22 @@ class Runs:
             "threads": torch.get_num_threads(),
             "processes": world().size,
         }
-        with next_number(self.folder, self._numbers) as sequence:
+        finished, replaced = self.folder / name, self.folder / f".{name}.replaced"
+        with disk_errors(finished), next_number(self.folder, self._numbers) as sequence:
             write_json(writer.folder / PROVENANCE, provenance | {"sequence": sequence})
-            if (self.folder / name).is_dir():  # computed again
-                replaced = self.folder / f".{name}.replaced"
+            writer.clear_steps()  # not before: with a full disk, the next attempt needs them
+            delete_scratch(writer.folder)
+            if finished.is_dir():  # computed again
                 shutil.rmtree(replaced, ignore_errors=True)  # left by a process that was killed here
-                (self.folder / name).rename(replaced)
-                writer.folder.rename(self.folder / name)
-                shutil.rmtree(replaced)
+                writer.folder.rename(replaced)
+                if not exchange(replaced, finished):
+                    replaced.rename(writer.folder)
+                    finished.rename(replaced)
+                    writer.folder.rename(finished)
+                shutil.rmtree(replaced, ignore_errors=True)
             else:
-                writer.folder.rename(self.folder / name)
+                writer.folder.rename(finished)
+            flush_to_disk(self.folder)
 
     def _numbers(self) -> list[int]:
         return [number_of(lambda run=run: run.sequence) for run, _ in self._scan("*-*")]  # type: ignore[misc]

@@ -13,7 +13,7 @@ import pandas as pd
 import streamlit as st
 
 from core.decisions.log import DecisionLog
-from core.runtime.errors import UserError
+from core.runtime.errors import TransientError, UserError
 from core.runtime.files import file_version
 from core.ui.ranking.method_text import differences
 from core.ui.shell.damaged import show_damaged
@@ -111,16 +111,30 @@ def open_next(workspace: str) -> None:
     st.session_state[_NEXT] = workspace
 
 
+def _missing_demos(present: Collection[str]) -> dict[str, Path]:
+    """Return the demos that are not present, made now; where they cannot be written, none if others are present."""
+    made: dict[str, Path] = {}
+    for demo in DEMOS:
+        if demo not in present:
+            try:
+                made[demo] = open_demo(demo).folder
+            except TransientError:
+                if not present and not made:
+                    raise
+    return made
+
+
 def _sidebar() -> tuple[OpenWorkspace, str]:
     login = log_in()
     names = {path.name: path for path in all_workspaces()}
-    names |= {demo: open_demo(demo).folder for demo in DEMOS if demo not in names}
+    names |= _missing_demos(names)
+    first = next((demo for demo in DEMOS if demo in names), next(iter(names)))
     linked = st.query_params.get(WORKSPACE, "")
-    keep_widget_state(WORKSPACE, linked if linked in names else next(iter(DEMOS)))
+    keep_widget_state(WORKSPACE, linked if linked in names else first)
     if chosen := st.session_state.pop(_NEXT, ""):
         st.session_state[WORKSPACE] = chosen
     if st.session_state[WORKSPACE] not in names:
-        st.session_state[WORKSPACE] = next(iter(DEMOS))
+        st.session_state[WORKSPACE] = first
     keep_widget_state(REVIEWER, "me")
     if login:
         st.session_state[REVIEWER] = login
