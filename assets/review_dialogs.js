@@ -18,7 +18,7 @@ function button(parent, text, label, act) {
 
 // Whether a text has nothing to see: only separators, control and format characters. core/decisions/texts.py has the
 // same rule; trim() leaves some of these.
-const isBlank = (text) => /^[\p{Z}\p{Cc}\p{Cf}\p{Cs}]*$/u.test(text);
+const isBlank = (text) => /^[\p{Z}\p{Cc}\p{Cf}]*$/u.test(text);
 
 class Dialog {
   constructor(parent, className, title) {

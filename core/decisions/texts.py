@@ -14,7 +14,7 @@ def is_blank(text: str) -> bool:
     ``str.strip`` of Python and ``trim`` of JavaScript disagree on some of them (U+FEFF, U+0085, U+001C). The Review
     page has the same rule (``isBlank`` in assets/review_dialogs.js).
     """
-    return all(unicodedata.category(character) in ("Zs", "Zl", "Zp", "Cc", "Cf", "Cs") for character in text)
+    return all(unicodedata.category(character) in ("Zs", "Zl", "Zp", "Cc", "Cf") for character in text)
 
 
 def text_fault(text: str, most: int, *, may_be_blank: bool = False) -> str:

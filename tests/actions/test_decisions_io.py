@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import json
 import shutil
+import sqlite3
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +20,10 @@ from core.actions.import_decisions import import_decisions, plan_import
 from core.actions.queue import KIND
 from core.decisions.causes import CAUSES
 from core.decisions.export_tables import FORMATS, comment_table, corrected_labels
-from core.decisions.log import Decision, DecisionLog, Item, Operation
+from core.decisions.import_file import _plan
+from core.decisions.log import Decision, DecisionLog, Item, LogFileError, LogTransaction, Operation
 from core.decisions.table import VERDICTS
-from core.decisions.texts import is_blank
+from core.decisions.texts import COMMENT_LENGTH, REVIEWER_LENGTH, is_blank
 from core.runtime.csv_files import escape_formulas, unescape_formulas
 from core.runtime.errors import UserError
 from core.runtime.files import read_json
@@ -213,6 +216,155 @@ class TestImport:
         pd.DataFrame({"image_id": [image], "verdict": ["relabel"], "label": [3.0]}).to_parquet(path)
         import_decisions(workspace, path)
         assert [entry.label for entry in workspace.decisions.current().values()] == [3]
+
+
+BLANKS = [" ", "\t\r\n", "\ufeff", "\u180e", "\u200b", "\u2028", "\x85", "\x1c\x1d\x1e\x1f", "\xa0", "\u3000", "\x00"]
+"""Texts without anything to see; Python's ``strip`` and JavaScript's ``trim`` disagree on some."""
+
+
+def content(log: DecisionLog) -> tuple[Any, ...]:
+    return log.version(), log.history(), log.comments()
+
+
+class TestOneTransaction:
+    @pytest.mark.parametrize(
+        ("column", "value"),
+        [
+            *(("comment", blank) for blank in BLANKS),
+            ("comment", "x" * (COMMENT_LENGTH + 1)),
+            ("comment", "half \ud83d"),
+            ("reviewer", "x" * (REVIEWER_LENGTH + 1)),
+            ("reviewer", "\udc00"),
+            ("reason", "x" * (COMMENT_LENGTH + 1)),
+            ("source", "\udfff"),
+            ("label", 10**30),
+            ("label", "x" * 1_000_000),
+            ("verdict", ["keep"]),
+        ],
+    )
+    def test_a_text_that_cannot_be_written_is_named_before_anything_is(
+        self, workspace: Workspace, items: dict[str, list[Item]], tmp_path: Path, column: str, value: Any
+    ) -> None:
+        names = [item.image_id for item in items["image"][:3]]
+        rows = [{"image_id": name, "verdict": "relabel", "label": "1", "comment": "yes"} for name in names]
+        path = write(tmp_path / "some.json", [*rows[:2], {**rows[2], column: value}])
+        for act in (plan_import, import_decisions):
+            with pytest.raises(UserError) as refused:
+                act(workspace, path)
+            assert f"some.json, row 3: {column} " in refused.value.what
+            assert len(str(refused.value)) < 400
+        assert content(workspace.decisions) == (0, [], [])
+
+    def test_an_import_is_one_transaction_and_a_dry_run_too(
+        self, workspace: Workspace, items: dict[str, list[Item]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        rows = [
+            {"image_id": item.image_id, "verdict": "keep", "reviewer": f"r{n % 3}", "comment": f"{n}"}
+            for n, item in enumerate(items["image"])
+        ]
+        path, connect, statements = write(tmp_path / "some.json", rows), sqlite3.connect, []
+        workspace.decisions.version()
+
+        def traced(*arguments: Any, **options: Any) -> sqlite3.Connection:
+            connection = connect(*arguments, **options)
+            connection.set_trace_callback(statements.append)
+            return connection
+
+        monkeypatch.setattr(sqlite3, "connect", traced)
+        for act, end in ((plan_import, "ROLLBACK"), (import_decisions, "COMMIT")):
+            statements.clear()
+            act(workspace, path)
+            kinds = [statement for statement in statements if statement.startswith(("BEGIN", "COMMIT", "ROLLBACK"))]
+            assert kinds == ["BEGIN IMMEDIATE", end]
+        assert len(workspace.decisions.comments()) == len(workspace.decisions.current()) == len(rows)
+
+    def test_no_decision_comes_between_the_plan_and_what_is_written(
+        self, workspace: Workspace, items: dict[str, list[Item]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        path, plan = write(tmp_path / "some.json", [{"image_id": items["image"][0].image_id, "verdict": "keep"}]), _plan
+        other, refused = DecisionLog(workspace.decisions.path, busy_seconds=0.01), []
+
+        def planned(*arguments: Any) -> Any:
+            made = plan(*arguments)
+            with pytest.raises(LogFileError) as error:
+                other.append([Decision(items["image"][0], "remove", reviewer="ben")])
+            refused.append(error.value.code)
+            return made
+
+        monkeypatch.setattr("core.decisions.import_file._plan", planned)
+        assert len(import_decisions(workspace, path).new) == 1
+        assert refused == [sqlite3.SQLITE_BUSY]
+
+    def test_an_error_at_the_last_comment_leaves_nothing(
+        self, workspace: Workspace, items: dict[str, list[Item]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        rows = [{"image_id": item.image_id, "verdict": "keep", "comment": item.image_id} for item in items["image"][:9]]
+        path, comment = write(tmp_path / "some.json", rows), LogTransaction.comment
+
+        def failing(log: LogTransaction, item: Item, *more: str) -> Any:
+            if item == items["image"][8]:
+                error = sqlite3.OperationalError("disk I/O error")
+                error.sqlite_errorcode, error.sqlite_errorname = sqlite3.SQLITE_IOERR_WRITE, "SQLITE_IOERR_WRITE"
+                raise error
+            return comment(log, item, *more)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(LogTransaction, "comment", failing)
+            for act in (plan_import, import_decisions):
+                with pytest.raises(LogFileError):
+                    act(workspace, path)
+        assert content(workspace.decisions) == (0, [], [])
+        assert len(import_decisions(workspace, path).comments) == 9
+
+    @examples(40, phases=(Phase.explicit, Phase.generate))
+    @given(data=st.data())
+    def test_whatever_the_file_all_is_written_or_nothing_and_the_dry_run_says_which(
+        self, problem: Workspace, data: st.DataObject
+    ) -> None:
+        pool = some_items(problem)
+        names = [item.image_id for item in pool["image"][:4]]
+        cells = st.one_of(
+            st.text(st.characters(exclude_categories=()), max_size=5),
+            st.sampled_from(
+                [*BLANKS, "ann", "x" * 300, "ann/2", "\x00", "=1", None, 3, 2.5, 1e300, True, [], {}, 2**70]
+            ),
+        )
+        usual = {
+            "image_id": st.sampled_from(names),
+            "verdict": st.sampled_from(["keep", "remove", "unsure", "relabel", ""]),
+            "label": st.sampled_from(["", "", "1", 2]),
+            "cause": st.sampled_from(["", "", "duplicate"]),
+            "reviewer": st.sampled_from(["", "ann", "ben"]),
+            "comment": st.sampled_from(["", "hm", "why"]),
+        }
+        rows = data.draw(st.lists(st.fixed_dictionaries(usual), min_size=1, max_size=5))
+        for _ in range(data.draw(st.integers(0, 2))):
+            row = data.draw(st.sampled_from(rows))
+            row[data.draw(st.sampled_from([*usual, "task_id", "role", "kind", "reason", "source"]))] = data.draw(cells)
+        with tempfile.TemporaryDirectory(dir="/dev/shm" if Path("/dev/shm").is_dir() else None) as folder:
+            workspace = Logged(problem, Path(folder) / "decisions.sqlite")
+            workspace.decisions.append([Decision(pool["image"][0], "remove", reviewer="ann")])
+            before, path = content(workspace.decisions), write(Path(folder) / "some.json", rows)
+            told = []
+            for act in (plan_import, import_decisions):
+                assert content(workspace.decisions) == before
+                try:
+                    told.append(act(workspace, path))
+                except UserError as error:
+                    told.append((error.what, error.fix))
+            assert told[0] == told[1]
+            if isinstance(told[1], tuple):
+                assert content(workspace.decisions) == before
+                return
+            _, history, comments = content(workspace.decisions)
+            written = [(e.item, e.outcome, e.cause, e.reason, e.reviewer, e.source) for e in history[len(before[1]) :]]
+            planned = [(d.item, d.outcome, d.cause, d.reason, d.reviewer, d.source) for d in told[1].decisions]
+            assert sorted(written, key=repr) == sorted(planned, key=repr)
+            assert {(c.item, c.reviewer, c.text) for c in comments} == {
+                (c.item, c.reviewer, c.text) for c in told[1].comments
+            }
+            again = import_decisions(workspace, path)
+            assert again.is_empty or again.changing
 
 
 NASTY = st.one_of(
