@@ -15,11 +15,12 @@ from typing import Any
 from core.data.decode import MAX_BYTES, UnreadableError
 from core.runtime.errors import UserError
 from core.runtime.failed_downloads import check_downloaded_file, describe_failed_download
+from core.runtime.reading import check_input, check_location, check_unpacked_size, open_input
+from core.runtime.roots import is_below_roots
 
 MAX_FILES = 5_000_000
 MAX_UNPACKED = 500_000_000_000  # maximum total size of an archive's files, in bytes
-MAX_RATIO = 200  # maximum ratio of unpacked to archive size; images are already compressed
-_ALWAYS_ALLOWED = 200_000_000  # bytes that a small archive may unpack to at any ratio
+_MAX_NAME = 4096  # characters of a path in an archive, as in a file system
 _MAX_SHOWN = 200  # characters of a name in an error
 _SYSTEM_NAMES = {"__macosx", "thumbs.db", "ehthumbs.db", "desktop.ini", "@eadir", "#recycle", "#snapshot", "@tmp"} | {
     *("$recycle.bin", "system volume information", "lost+found", "__pycache__")
@@ -36,10 +37,10 @@ def open_tree(path: Path) -> Tree:
     mode = file_mode(path)
     if stat.S_ISDIR(mode):
         return FolderTree(path)
-    if stat.S_ISREG(mode) and zipfile.is_zipfile(path):  # opening a pipe could block forever
+    check_input(path)  # opening a pipe could block forever
+    if zipfile.is_zipfile(path):
         return ZipTree(path)
-    if stat.S_ISREG(mode):
-        check_downloaded_file(path)
+    check_downloaded_file(path)
     raise UserError(f"{path} is neither a folder nor a zip archive.", "Unpack it, or repack it as a zip archive.")
 
 
@@ -47,10 +48,10 @@ def file_mode(path: Path) -> int:
     """Return the file mode of ``path``, as in :mod:`stat`.
 
     Raises:
-        UserError: ``path`` does not exist or cannot be accessed.
+        UserError: ``path`` does not exist, cannot be accessed or is outside the roots of the dashboard.
     """
     try:
-        return path.stat().st_mode
+        return check_location(path).stat().st_mode
     except (FileNotFoundError, NotADirectoryError, ValueError) as error:  # ValueError: a name with a NUL character
         raise UserError(f"{path} does not exist.", "Check the path.") from error
     except OSError as error:
@@ -69,7 +70,7 @@ class FolderTree:
 
     Symbolic links are followed. A folder reachable by several paths is listed once: at its real path if that lies in
     the tree, else at its first link. A broken link is listed as an unreadable file. Pipes, sockets and devices are
-    ignored.
+    ignored, and links to places outside the roots of the dashboard are not followed.
     """
 
     path: Path
@@ -80,6 +81,7 @@ class FolderTree:
         hidden: list[str] = []
         repeated: list[str] = []
         links: list[str] = []
+        outside: list[str] = []
         # (whether the folder is reached by a link, its name with a trailing slash)
         folders: list[tuple[bool, str]] = [(False, "")]
         visited = set()
@@ -105,6 +107,9 @@ class FolderTree:
                                 raise
                             found[name] = (0, 0)  # broken, circular or inaccessible
                             continue
+                        if is_link and not is_below_roots(self.path / name):
+                            outside.append(name)
+                            continue
                         if stat.S_ISDIR(target.st_mode):
                             heapq.heappush(folders, (is_link, f"{name}/"))
                         elif stat.S_ISREG(target.st_mode):
@@ -114,7 +119,7 @@ class FolderTree:
             except OSError as error:
                 what = f"{_shorten(str(folder))} cannot be read: {error.strerror}."
                 raise UserError(what, "Check its permissions, or move it elsewhere.") from error
-        return _Scan(dict(sorted(found.items())), sorted(hidden), sorted(repeated), sorted(links))
+        return _Scan(dict(sorted(found.items())), sorted(hidden), sorted(repeated), sorted(links), sorted(outside))
 
     @property
     def files(self) -> list[str]:
@@ -130,6 +135,11 @@ class FolderTree:
     def repeated_folders(self) -> list[str]:
         """Return the sorted names, with a slash at the end, of links to folders that are listed elsewhere."""
         return self._scan.repeated
+
+    @property
+    def outside(self) -> list[str]:
+        """Return the sorted names of the links to places outside the roots of the dashboard."""
+        return self._scan.outside
 
     @cached_property
     def copies(self) -> dict[str, str]:
@@ -154,12 +164,16 @@ class FolderTree:
         """
         file = self.path / name
         try:
-            _check_size(file.stat().st_size, max_bytes)
-            return file.read_bytes()
-        except OSError as error:
+            with open_input(file) as stream:
+                size = os.fstat(stream.fileno()).st_size
+                _check_size(size, max_bytes)
+                return stream.read(size)
+        except UserError as error:
             # git-annex links to content that may not have been downloaded.
             link = describe_failed_download(os.fsencode(file.readlink())) if file.is_symlink() else ""
-            raise UnreadableError(link or error.strerror or str(error)) from error
+            raise UnreadableError(link or error.what.removeprefix(f"{file} ").rstrip(".")) from error
+        except OSError as error:
+            raise UnreadableError(error.strerror or str(error)) from error
 
     def stamp(self) -> Any:
         """Return the name, size and modification time of every file, as a JSON-serialisable value."""
@@ -174,13 +188,14 @@ class _Scan:
     hidden: list[str]
     repeated: list[str]
     links: list[str]
+    outside: list[str]
 
 
 class ZipTree:
     """A zip archive whose files form the tree.
 
     Attributes:
-        hidden, repeated_folders, copies: As those of :class:`FolderTree`; an archive has no links.
+        hidden, repeated_folders, outside, copies: As those of :class:`FolderTree`; an archive has no links.
 
     Raises:
         UserError: the archive is damaged, encrypted, compressed by a method other than deflate, contains a path outside
@@ -197,16 +212,18 @@ class ZipTree:
         if len(members) > MAX_FILES:
             raise UserError(f"{path.name} contains {len(members):,} files.", f"The maximum is {MAX_FILES:,}.")
         unpacked, packed = sum(info.file_size for info in members), path.stat().st_size
-        if unpacked > MAX_UNPACKED or unpacked > max(MAX_RATIO * packed, _ALWAYS_ALLOWED):
-            raise UserError(
-                f"{path.name} has {packed / 1e6:.1f} MB and would unpack to {unpacked / 1e9:.1f} GB.",
-                "An archive of images does not; if you trust it, unpack it yourself and use the folder.",
-            )
+        check_unpacked_size(path.name, packed, unpacked)
+        if unpacked > MAX_UNPACKED:
+            what = f"{path.name} would unpack to {unpacked / 1e9:.1f} GB."
+            raise UserError(what, "If you trust it, unpack it yourself and use the folder.")
         self._members: dict[str, zipfile.ZipInfo] = {}
         hidden: set[str] = set()
         for info in members:
             name = info.filename.replace("\\", "/")
             parts = [part for part in name.split("/") if part not in ("", ".")]
+            if len(name) > _MAX_NAME:
+                what = f"{path.name} contains a path of {len(name):,} characters, {_shorten(name)!r}."
+                raise UserError(what, f"The maximum is {_MAX_NAME:,}.")
             if name.startswith("/") or ".." in parts or (parts and parts[0].endswith(":")):
                 raise UserError(
                     f"{path.name} contains {_shorten(info.filename)!r}, a path outside the archive.",
@@ -233,6 +250,7 @@ class ZipTree:
         self._members = dict(sorted(self._members.items()))
         self.hidden = sorted(hidden)
         self.repeated_folders: list[str] = []
+        self.outside: list[str] = []
         self.copies: dict[str, str] = {}
 
     @property

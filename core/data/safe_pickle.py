@@ -21,6 +21,7 @@ import numpy as np
 
 from core.runtime.errors import UserError
 from core.runtime.failed_downloads import HEAD_BYTES, check_download
+from core.runtime.reading import open_input
 
 MAX_OPERATIONS = 5_000_000  # a list of a million names takes three million
 MAX_DEPTH = 32  # nested containers
@@ -69,7 +70,7 @@ def read_plain(path: Path) -> Any:
         UserError: the file is missing, damaged, or contains anything else; the text names it.
     """
     try:
-        with path.open("rb") as stream:
+        with open_input(path) as stream:
             mapped = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
     except ValueError as error:
         raise UserError(f"{path.name} is empty.", "Download it again.") from error

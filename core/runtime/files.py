@@ -82,7 +82,7 @@ def read_regular_file(path: Path, max_bytes: int) -> bytes:
         try:
             # Not to wait: a pipe may have been put in place since the check.
             with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as stream:
-                content = stream.read(max_bytes + 1)
+                content = stream.read(size + 1)  # it allocates what it is asked for
         except OSError as error:
             raise UserError(f"{path} cannot be read: {error.strerror}.", "Check the path.") from error
     if max(size, len(content)) > max_bytes:

@@ -24,16 +24,21 @@ def roots() -> tuple[Path, ...]:
     return () if given is None else (*(Path(one) for one in given.split(os.pathsep) if one), home().resolve())
 
 
+def is_below_roots(path: Path) -> bool:
+    """Return whether the place of ``path`` after following symbolic links may be read."""
+    allowed = roots()
+    return not allowed or any(Path(os.path.realpath(path)).is_relative_to(root) for root in allowed)
+
+
 def check_below_roots(path: Path) -> Path:
     """Return ``path``, whose place after following symbolic links is below a root.
 
     Raises:
         UserError: it is not; the message does not say whether the path exists.
     """
-    allowed = roots()
-    if not allowed or any(Path(os.path.realpath(path)).is_relative_to(root) for root in allowed):
+    if is_below_roots(path):
         return path
     raise UserError(
-        f"{path} is outside the folders that the dashboard may read: {', '.join(map(str, allowed))}.",
+        f"{path} is outside the folders that the dashboard may read: {', '.join(map(str, roots()))}.",
         "Start the dashboard with --root FOLDER to allow another folder, or use the command line.",
     )

@@ -11,13 +11,27 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import pyarrow.parquet as pq
+import pyarrow as pa
 
+from core.data.parquet_columns import (
+    MAX_COLUMNS,
+    check_cells,
+    check_unique,
+    column_values,
+    is_text,
+    read_columns,
+    value_type,
+)
 from core.runtime.errors import UserError
 from core.runtime.failed_downloads import HEAD_BYTES, check_download
+from core.runtime.reading import check_location, read_input
 
 FORMATS = ("parquet", "csv", "json")
 TEXT = ("task_id", "role", "image_id", "class")
+MAX_BYTES = {".parquet": 2_000_000_000, ".csv": 2_000_000_000, ".json": 1_000_000_000}
+"""Maximum size of a file by its extension."""
+MAX_ROWS = 100_000_000
+_MAX_BRACKETS = 20_000_000  # lists and objects in JSON, an empty one of which takes up 64 bytes in memory
 _PANDAS = tuple(map(int, pd.__version__.split(".")[:2]))
 # From pandas 3.1 on, every number is parsed exactly, and the option is deprecated.
 _EXACT_FLOATS: dict[str, Any] = {} if _PANDAS >= (3, 1) else {"float_precision": "round_trip"}
@@ -38,12 +52,11 @@ def read_table(path: Path, what: str = "task list", text: Sequence[str] | None =
 
 def read_content(path: Path, what: str = "task list") -> bytes:
     """Return the content of a table's file, for :func:`parse_table`."""
-    if not path.is_file():
+    if not check_location(path).exists():
         raise UserError(f"{path} does not exist.", f"Specify the path of a {what}.")
     if path.suffix[1:] not in FORMATS:
         raise unknown_format_error(path, what)
-    with _errors_of(path):
-        return path.read_bytes()
+    return read_input(path, MAX_BYTES[path.suffix])
 
 
 def parse_table(
@@ -58,8 +71,7 @@ def parse_table(
             case ".json":
                 return _parse_json(path, content, what)
             case _:
-                _check_duplicates(path, pq.read_schema(io.BytesIO(content)).names)
-                return pd.read_parquet(io.BytesIO(content))
+                return _parse_parquet(path, content)
 
 
 @contextmanager
@@ -69,7 +81,7 @@ def _errors_of(path: Path) -> Iterator[None]:
     except UserError:
         raise
     except Exception as error:  # readers raise different exceptions, which all mean that the file is invalid
-        reason = " ".join(str(error).split()).rstrip(".")
+        reason = " ".join(str(error)[:500].split()).rstrip(".")
         raise UserError(f"{path.name} cannot be read as {path.suffix[1:]}: {reason}.", "Write it again.") from error
 
 
@@ -80,18 +92,34 @@ def unknown_format_error(path: Path, what: str = "task list") -> UserError:
     )
 
 
+def _parse_parquet(path: Path, content: bytes) -> pd.DataFrame:
+    """Return the table; a column of lists or objects holds its type in every row, which is neither text nor number."""
+    columns, others = read_columns(content, path.name, MAX_ROWS, with_times=True)
+    table = {name: _series(values) for name, values in columns.items()}
+    rows = len(next(iter(columns.values()), ()))
+    return pd.DataFrame(table | {name: pd.Series([kind] * rows, dtype=object) for name, kind in others.items()})
+
+
+def _series(column: pa.ChunkedArray) -> pd.Series:
+    return pd.Series(column_values(column), dtype=object) if is_text(value_type(column.type)) else column.to_pandas()
+
+
 def _parse_csv(path: Path, content: bytes, text_columns: Sequence[str] | None) -> pd.DataFrame:
     text = _decode_text(path, content)
     header = next(csv.reader(io.StringIO(text)), [])
     if len(header) == 1 and (separators := {";", "\t"} & set(header[0])):
         raise UserError(f"{path.name}: columns are separated by {min(separators)!r}.", "Save it with commas instead.")
-    _check_duplicates(path, header)
+    if len(header) > MAX_COLUMNS:
+        raise UserError(f"{path.name} has {len(header):,} columns.", f"The maximum is {MAX_COLUMNS:,}.")
+    check_unique(header, path.name)
     # Names are text even if they look like numbers, and "NA" is an ordinary name.
     types = str if text_columns is None else dict.fromkeys(text_columns, str)
     return pd.read_csv(io.StringIO(text), dtype=types, keep_default_na=False, **_EXACT_FLOATS)
 
 
 def _parse_json(path: Path, content: bytes, what: str) -> pd.DataFrame | dict[str, Any]:
+    if content.count(b"{") + content.count(b"[") > _MAX_BRACKETS:
+        raise UserError(f"{path.name} has more than {_MAX_BRACKETS:,} rows or lists.", "Save it as parquet.")
     value = json.loads(_decode_text(path, content))
     if isinstance(value, dict):
         return value
@@ -100,6 +128,7 @@ def _parse_json(path: Path, content: bytes, what: str) -> pd.DataFrame | dict[st
     for number, row in enumerate(value, 1):
         if not isinstance(row, dict):
             raise UserError(f"{path.name}, row {number} is {_kind(row)}.", "Every row is an object with the columns.")
+    check_cells(len(value), len({name for row in value for name in row}), len(content), path.name)
     return pd.DataFrame(value, dtype=object)  # other dtypes raise in pandas itself on values that the row checks report
 
 
@@ -113,11 +142,6 @@ def _decode_text(path: Path, content: bytes) -> str:
         raise UserError(
             f"{path.name}, line {line}: the byte 0x{content[error.start]:02x} is not UTF-8 text.", "Save it as UTF-8."
         ) from error
-
-
-def _check_duplicates(path: Path, columns: Sequence[str]) -> None:
-    if duplicates := [name for position, name in enumerate(columns) if name in columns[:position]]:
-        raise UserError(f"{path.name}: the column {duplicates[0]!r} occurs twice.", "Keep one of them.")
 
 
 def _kind(value: Any) -> str:

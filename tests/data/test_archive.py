@@ -10,6 +10,7 @@ import socket
 import struct
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -111,14 +112,14 @@ def test_pipes_sockets_and_devices_are_ignored(tmp_path: Path, monkeypatch: pyte
 
 def test_file_without_permission_is_unreadable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tree = open_tree(write_files(tmp_path, ["a/1.png", "a/2.png"]))
-    allowed = Path.read_bytes
+    allowed = os.open
 
-    def read_bytes(file: Path) -> bytes:
-        if file.name == "1.png":
+    def open_(file: Path, *args: Any) -> int:
+        if Path(file).name == "1.png":
             raise PermissionError(13, "Permission denied")
-        return allowed(file)
+        return allowed(file, *args)
 
-    monkeypatch.setattr(Path, "read_bytes", read_bytes)
+    monkeypatch.setattr(os, "open", open_)
     with pytest.raises(UnreadableError, match="Permission denied"):
         tree.read("a/1.png")
     assert tree.read("a/2.png") == picture(1)
@@ -144,7 +145,7 @@ def test_folder_without_permission_is_named(link: bool, tmp_path: Path, monkeypa
 def test_invalid_paths_are_rejected(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="File name too long"):
         open_tree(tmp_path / ("x" * 5000))
-    with pytest.raises(UserError, match="a\0b"):
+    with pytest.raises(UserError, match=r"a\\x00b"):
         open_tree(tmp_path / "a\0b")
     (tmp_path / "loop").symlink_to("loop")
     with pytest.raises(UserError, match="levels of symbolic links"):

@@ -25,6 +25,7 @@ from core.data.listing import Listing
 from core.data.readers import detect, hub_parquet, read_listing
 from core.data.readers.hub_parquet import is_hub_parquet
 from core.data.store import open_stored, store_images
+from core.runtime import reading
 from core.runtime.errors import UserError
 from core.runtime.files import HOME_VARIABLE
 from tests.data.pictures import (
@@ -129,7 +130,7 @@ def test_links_of_the_download_cache(tmp_path: Path) -> None:
         == ["train/00000", "train/00002"]
     )
     (tmp_path / "blobs/0123abcd").unlink()
-    with pytest.raises(UserError, match=r"train-00000-of-00001\.parquet cannot be read"):
+    with pytest.raises(UserError, match=r"train-00000-of-00001\.parquet does not exist"):
         read(tmp_path)
 
 
@@ -472,7 +473,7 @@ def test_long_labels_stored_once_cannot_take_all_memory(tmp_path: Path) -> None:
 def test_file_that_would_unpack_to_far_more_is_rejected(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(hub_parquet, "MAX_BYTES", 20_000_000)
+    monkeypatch.setattr(reading, "ALWAYS_UNPACKED", 20_000_000)
     large = pa.array([b"\0" * 30_000_000], pa.large_binary())
     columns = {"image": images(1), "label": ["a"]} | {name: large if name == "image" else large.cast(pa.large_string())}
     pq.write_table(pa.table(columns), tmp_path / "train.parquet", compression="zstd", use_dictionary=False)

@@ -248,7 +248,7 @@ def test_images_are_found_by_name_if_no_path_exists(tmp_path: Path) -> None:
         ("path,label\n", "mine.csv .*rows"),
         ("a.png,cat\n", "no header.*'a.png'"),
         ("path,colour,size\na.png,red,3\n", "column label; .*'path', 'colour', 'size'"),
-        ("path,label,label\na.png,cat,dog\n", "column label twice"),
+        ("path,label,label\na.png,cat,dog\n", "column 'label' occurs twice"),
         ("path,label\na.png,cat\nc.png,\n", "line 3: label is empty"),
         ("path,label\na.png,cat\n ,cat\n", "line 3: path is empty"),
         ("path,label\na.png,cat\n\nc.png\n", "line 4 has 1 field, .* 2 columns"),

@@ -131,14 +131,14 @@ def test_lists_that_cannot_be_parsed_are_rejected(tmp_path: Path) -> None:
 
 def test_lists_without_permission_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data = write_files(tmp_path / "data", GREEK)
-    lists, allowed = with_lists(tmp_path / "mine", **LISTS), Path.is_file
+    lists, allowed = with_lists(tmp_path / "mine", **LISTS), Path.exists
 
-    def is_file(path: Path) -> bool:
+    def exists(path: Path) -> bool:
         if path.parent == lists:
             raise PermissionError(13, "Permission denied")
         return allowed(path)
 
-    monkeypatch.setattr(Path, "is_file", is_file)
+    monkeypatch.setattr(Path, "exists", exists)
     with pytest.raises(UserError, match=r"mine .*Permission denied"):
         read(data, lists)
 
@@ -146,7 +146,7 @@ def test_lists_without_permission_are_named(tmp_path: Path, monkeypatch: pytest.
 def test_deleted_image_is_unreadable(tmp_path: Path) -> None:
     listing = read(write_files(tmp_path, GREEK))
     (tmp_path / GREEK[1]).unlink()
-    with pytest.raises(UnreadableError, match="No such file"):
+    with pytest.raises(UnreadableError, match="does not exist"):
         listing.read(1)
 
 

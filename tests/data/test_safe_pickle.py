@@ -226,7 +226,7 @@ def test_too_many_values_are_rejected(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_missing_empty_and_other_files_are_rejected(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="No such file"):
+    with pytest.raises(UserError, match="does not exist"):
         read_plain(tmp_path / "absent")
     (tmp_path / "empty").touch()
     with pytest.raises(UserError, match="empty"):

@@ -330,12 +330,12 @@ DAMAGED: list[tuple[str, bytes, str]] = [
         b'[{"task_id":{},"role":"query","image_id":"a","label":0,"class":"0"}]',
         "row 1: task_id {}",
     ),
-    ("list.parquet", b"", "parquet: "),
-    ("list.parquet", parquet(table())[:-20], "parquet: "),
-    ("list.parquet", parquet(table())[:100], "parquet: "),
+    ("list.parquet", b"", "parquet"),
+    ("list.parquet", parquet(table())[:-20], "parquet"),
+    ("list.parquet", parquet(table())[:100], "parquet"),
     ("list.parquet", twice_parquet(), "column 'task_id'"),
-    ("list.parquet", parquet(table(**{"class": [b"\xff"] * 8})), "row 1: class b'\\xff'"),
-    ("list.parquet", parquet(table(label=[[0]] * 8)), "row 1: label array([0])"),
+    ("list.parquet", parquet(table(**{"class": [b"\xff"] * 8})), "row 1: class "),
+    ("list.parquet", parquet(table(label=[[0]] * 8)), "row 1: label "),
 ]
 
 

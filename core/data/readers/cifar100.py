@@ -11,6 +11,7 @@ import zipfile
 import zlib
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import pairwise
@@ -27,6 +28,7 @@ from core.data.safe_pickle import parse_plain, read_plain
 from core.runtime.errors import UserError
 from core.runtime.failed_downloads import check_downloaded_file
 from core.runtime.progress import format_count
+from core.runtime.reading import check_input, open_input
 
 SUPERCLASSES = {
     "aquatic_mammals": ("beaver", "dolphin", "otter", "seal", "whale"),
@@ -197,12 +199,13 @@ def _read_python_files(path: Path) -> tuple[dict[str, Any], Any] | None:
 
 
 def _read_tar(path: Path) -> dict[str, Any]:
+    check_input(path)
     check_downloaded_file(path)
     contents: dict[str, Any] = {}
     try:
-        with path.open("rb") as start:
+        with open_input(path) as start:
             is_gzip = start.read(2) == b"\x1f\x8b"
-        with gzip.open(path) if is_gzip else path.open("rb") as stream:
+        with open_input(path) as file, gzip.open(file) if is_gzip else nullcontext(file) as stream:
             bounded: Any = _BoundedReader(stream)
             with tarfile.open(fileobj=bounded) as archive:
                 unpacked = 0
@@ -216,9 +219,9 @@ def _read_tar(path: Path) -> dict[str, Any]:
                         what = f"{path.name} contains {member.name[:80]!r} of {member.size:,} bytes."
                         raise UserError(what, DOWNLOAD_AGAIN)
                     name = member.name.rpartition("/")[2]
-                    file = archive.extractfile(member) if member.isreg() and name in _MEMBERS else None
-                    if file is not None:
-                        contents[name] = parse_plain(file.read(), f"{path.name}: {name}")
+                    part = archive.extractfile(member) if member.isreg() and name in _MEMBERS else None
+                    if part is not None:
+                        contents[name] = parse_plain(part.read(), f"{path.name}: {name}")
     except (tarfile.TarError, OSError, EOFError, zlib.error, ValueError, RecursionError) as error:
         # RecursionError: an unbounded chain of headers
         raise UserError(f"{path.name} is damaged or not a tar archive: {error}.", DOWNLOAD_AGAIN) from error

@@ -125,6 +125,9 @@ def _left_out_notes(
         notes.append(left_out_note(hidden, "item", "hidden, or made by the operating system"))
     if tree.repeated_folders:
         notes.append(left_out_note(tree.repeated_folders, "link", "to folders that are listed under another name"))
+    if tree.outside:
+        why = "to places outside the folders that the dashboard may read"
+        notes.append(left_out_note(tree.outside, "link", why))
     if empty_splits := _empty_splits(tree, layout):
         notes.append(f"{format_count(len(empty_splits), 'split folder')} without images: {format_names(empty_splits)}.")
     if empty := _empty_class_folders(tree, layout, rows):

@@ -16,18 +16,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from cachetools import LRUCache
 
-from core.data.archive import MAX_RATIO, FolderTree, Tree, ZipTree, file_stamp, open_tree
-from core.data.decode import MAX_BYTES, Raw, UnreadableError
+from core.data.archive import FolderTree, Tree, ZipTree, file_stamp, open_tree
+from core.data.decode import Raw, UnreadableError
 from core.data.listing import SPLITS, Listing
-from core.data.readers.common import (
-    ReadOptions,
-    column_values,
-    is_image,
-    is_text,
-    source_name,
-    split_word,
-    value_type,
-)
+from core.data.parquet_columns import MAX_UNPACKED, column_values, is_text, value_type
+from core.data.parquet_pages import check_parquet
+from core.data.readers.common import ReadOptions, is_image, source_name, split_word
 from core.data.readers.huggingface_columns import (
     Columns,
     check_types,
@@ -38,10 +32,11 @@ from core.data.readers.huggingface_columns import (
     image_columns,
     labelled_rows,
 )
-from core.data.readers.tables import MAX_ROWS, MAX_TABLE_BYTES
+from core.data.readers.tables import MAX_ROWS
 from core.runtime.errors import UserError
 from core.runtime.failed_downloads import HEAD_BYTES, check_downloaded_file, describe_failed_download
 from core.runtime.progress import format_count, format_names
+from core.runtime.reading import check_input, open_input
 
 _SUFFIX = ".parquet"
 CACHED_BYTES = 128_000_000  # images kept because threads read them out of order
@@ -128,6 +123,7 @@ def is_hub_parquet(source: Tree | Path) -> bool:
 def _is_for_hub(file: Path) -> bool:
     is_named_so = _SHARD.fullmatch(file.stem) is not None
     try:
+        check_input(file)
         schema = pq.read_schema(file)
         return bool(image_columns(schema, _features(schema, file))) or (is_named_so and not has_paths(schema))
     except UserError:
@@ -138,9 +134,9 @@ def _is_for_hub(file: Path) -> bool:
 
 def _failed_download(file: Path) -> str:
     try:
-        with file.open("rb") as stream:
+        with open_input(file) as stream:
             return describe_failed_download(stream.read(HEAD_BYTES))
-    except OSError:
+    except (UserError, OSError):
         return ""
 
 
@@ -246,7 +242,7 @@ def _unread_names(path: Path, columns: Columns, classes: list[str]) -> list[str]
     readme = next((folder / "README.md" for folder in (path, path.parent) if (folder / "README.md").is_file()), None)
     if is_named or readme is None:
         return []
-    with readme.open("rb") as stream:
+    with open_input(readme) as stream:
         if b"class_label" not in stream.read(1_000_000):
             return []
     return [f"Classes are called by their numbers: {readme.name} may name them, but only the parquet files are read."]
@@ -264,11 +260,13 @@ class _Shard:
 
 
 def _read_shard(file: Path) -> _Shard:
+    check_input(file)
     check_downloaded_file(file)
     try:
         schema = pq.read_schema(file)
         columns = columns_of_schema(schema, _features(schema, file), file)
         check_types(schema, columns, file, "its description")
+        check_parquet(file, file, MAX_ROWS, (columns.image, columns.label))
         shared = [columns.label] if is_text(value_type(schema.field(columns.label).type)) else []
         # As a dictionary, equal texts take up memory once.
         with pq.ParquetFile(file, read_dictionary=shared, buffer_size=_BUFFER) as opened:
@@ -298,21 +296,13 @@ def _row_counts(metadata: pq.FileMetaData, file: Path) -> list[int]:
     The metadata of single columns is not used: PyArrow ends the process if that of a damaged file is read.
 
     Raises:
-        UserError: the file declares more rows or bytes than it can contain, or more than the maximum.
+        UserError: the row groups contradict the file.
     """
     groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
     counts = [group.num_rows for group in groups]
     sizes = [group.total_byte_size for group in groups]
     if min([*counts, *sizes], default=0) < 0 or sum(counts) != metadata.num_rows:
         raise _inconsistent(file, "its row groups do not add up")
-    packed, unpacked = file.stat().st_size, sum(sizes)
-    if unpacked > max(MAX_RATIO * packed, MAX_BYTES):
-        raise UserError(
-            f"{file} has {packed / 1e6:.1f} MB and would unpack to {unpacked / 1e9:.1f} GB.",
-            "A file of images does not: do not trust it.",
-        )
-    if sum(counts) > MAX_ROWS:
-        raise UserError(f"{file} has {sum(counts):,} rows.", f"The maximum is {MAX_ROWS:,}.")
     return counts
 
 
@@ -326,8 +316,8 @@ def _read_labels(opened: pq.ParquetFile, column: str, counts: list[int], file: P
         for batch in opened.iter_batches(_LABEL_ROWS, row_groups=[group], columns=[column], use_threads=False):
             batch.validate(full=True)  # dictionary indices of an untrusted file may be out of range
             size += batch.nbytes
-            if size > MAX_TABLE_BYTES:
-                what = f"{file}: the column {column!r} has more than {MAX_TABLE_BYTES:,} bytes."
+            if size > MAX_UNPACKED:
+                what = f"{file}: the column {column!r} has more than {MAX_UNPACKED:,} bytes."
                 raise UserError(what, "Labels are numbers or short names.")
             values += [shared.setdefault(one, one) for one in column_values(pa.chunked_array([batch.column(column)]))]
             if len(values) > end:

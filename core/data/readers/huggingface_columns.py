@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import stat
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,10 +11,12 @@ import pyarrow as pa
 
 from core.data.decode import MAX_BYTES, UnreadableError
 from core.data.listing import make_table
-from core.data.readers.common import is_text, split_word, value_type
+from core.data.parquet_columns import is_text, value_type
+from core.data.readers.common import split_word
 from core.data.readers.tables import LABEL_NAMES, PATH_NAMES, usual_columns
 from core.runtime.errors import UserError
 from core.runtime.progress import format_count, format_names
+from core.runtime.reading import read_input
 
 IMAGE_NAMES = ("image", "img")
 _DEFINITE_PATHS = tuple(name for name in PATH_NAMES if "path" in name or "file" in name)
@@ -167,13 +168,9 @@ def image_bytes(value: Any, folder: Path) -> bytes:
     if not name:
         raise UnreadableError("the row has no image")
     try:
-        file = folder / name
-        status = file.stat()
-        if not stat.S_ISREG(status.st_mode) or status.st_size > MAX_BYTES:
-            raise UnreadableError(f"{name!r} is not an image file")
-        return file.read_bytes()
-    except (OSError, ValueError) as error:
-        raise UnreadableError(f"{name!r} cannot be read: {error}") from error
+        return read_input(folder / name, MAX_BYTES)
+    except UserError as error:
+        raise UnreadableError(error.what.rstrip(".")) from error
 
 
 class LabelledRows(NamedTuple):

@@ -14,7 +14,8 @@ import pyarrow as pa
 from core.data.archive import file_stamp
 from core.data.decode import Raw
 from core.data.listing import Listing
-from core.data.readers.common import ReadOptions, column_values, source_name
+from core.data.parquet_columns import column_values
+from core.data.readers.common import ReadOptions, source_name
 from core.data.readers.huggingface_columns import (
     Columns,
     check_types,
@@ -25,6 +26,7 @@ from core.data.readers.huggingface_columns import (
 )
 from core.runtime.errors import UserError
 from core.runtime.files import read_json
+from core.runtime.reading import check_input
 
 _SAVE_AGAIN = "Save it again with save_to_disk."
 
@@ -76,7 +78,7 @@ def _part_folders(path: Path) -> dict[str, Path]:
     file = path / "dataset_dict.json"
     if not file.is_file():
         return {"": path}
-    description = read_json(file)
+    description = read_json(_regular_file(file))
     names = description.get("splits") if isinstance(description, dict) else None
     if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
         raise UserError(f"{file} does not list the splits.", _SAVE_AGAIN)
@@ -113,8 +115,7 @@ def _read_part(folder: Path) -> _Part:
 
 
 def _regular_file(file: Path) -> Path:
-    if not file.is_file():  # reading a pipe could block forever
-        raise UserError(f"{file} does not exist or is not a file.", _SAVE_AGAIN)
+    check_input(file)  # reading a pipe could block forever
     return file
 
 

@@ -19,6 +19,8 @@ from core.data.readers.label_rows import LabelRow, label_rows
 from core.data.readers.tables import PATH_NAMES, Table, is_table, read_table
 from core.runtime.errors import UserError
 from core.runtime.progress import format_count, format_names, left_out_note
+from core.runtime.reading import check_input
+from core.runtime.roots import is_below_roots
 
 _ABSOLUTE = re.compile(r"[/\\]|[A-Za-z]:[/\\]")  # includes Windows paths
 _PATH_FIX = "Put the table beside or above its images and use paths relative to its folder."
@@ -37,8 +39,8 @@ def read_manifest(path: Path, options: ReadOptions) -> Listing:
         UserError: names the line of a text file, or the row of a parquet file counted from 1, and the column.
     """
     is_local = is_table(path.name)
-    if is_local and not path.is_file():
-        raise UserError(f"{path} {'is a folder' if path.exists() else 'does not exist'}.", "Check the path.")
+    if is_local:
+        check_input(path)
     if is_local and options.table:
         raise UserError(f"{path} is a table itself.", "Omit --table.")
     # A folder lists nothing until all file names are requested.
@@ -198,6 +200,9 @@ class _Files:
         if _ABSOLUTE.match(row.path):
             if not self._is_local:
                 raise UserError(f"{row.place}: path {row.path[:200]!r} is absolute.", _PATH_FIX)
+            if not is_below_roots(Path(row.path)):
+                what = f"{row.place}: path {row.path[:200]!r} is outside the folders that the dashboard may read."
+                raise UserError(what, _PATH_FIX)
             folder = self._tree.path.absolute().as_posix().rstrip("/") + "/"
             return row.path.removeprefix(folder)
         as_written = self._below(row.path)

@@ -19,6 +19,7 @@ from core.data.readers.tables import Table, read_table
 from core.data.safe_pickle import read_plain
 from core.runtime.errors import UserError
 from core.runtime.progress import format_count, format_names
+from core.runtime.reading import check_location
 
 FORM = TargetFormat(size=(84, 84), channels=3, fit=CROP)
 COLUMNS = ("filename", "label")
@@ -105,6 +106,8 @@ def _find_lists(tree: Tree, path: Path, options: ReadOptions) -> dict[str, Table
     """Return the csv file of each split."""
     if options.splits is None and (names := _lists_in_tree(tree)):
         return {split: read_table(tree, name, options.encoding) for split, name in names.items()}
+    if options.splits is not None:
+        check_location(options.splits)
     for folder in list_folders(path, options.splits, "mini_imagenet"):
         try:
             found = [split for split in SPLITS if (folder / f"{split}.csv").is_file()]

@@ -6,6 +6,7 @@ import gzip
 import hashlib
 import struct
 import zlib
+from contextlib import nullcontext
 from math import prod
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from core.data.listing import Listing, TargetFormat, make_table
 from core.data.readers.common import DOWNLOAD_AGAIN, ReadOptions, source_name
 from core.runtime.errors import UserError
 from core.runtime.failed_downloads import check_downloaded_file
+from core.runtime.reading import check_input, check_unpacked_size, open_input
 
 PARTS = {"train": "train", "test": "t10k"}
 """File name prefixes of each split."""
@@ -122,12 +124,12 @@ def _read_pair(split: str, images: Path, labels: Path) -> tuple[np.ndarray, np.n
 
 def _read_idx(path: Path, dimensions: int) -> tuple[np.ndarray, str]:
     """Return an array of bytes and the MD5 of the uncompressed file, checking the header before allocating memory."""
+    size = check_input(path, MAX_BYTES).st_size
     check_downloaded_file(path)
-    size = path.stat().st_size
     is_gzip = path.suffix == ".gz"
     head_bytes = 4 * (1 + dimensions)
     try:
-        with gzip.open(path) if is_gzip else path.open("rb") as stream:
+        with open_input(path) as file, gzip.open(file) if is_gzip else nullcontext(file) as stream:
             head = stream.read(head_bytes)
             if len(head) < head_bytes or head[:4] != bytes((0, 0, _BYTE_TYPE, dimensions)):
                 raise UserError(
@@ -141,6 +143,7 @@ def _read_idx(path: Path, dimensions: int) -> tuple[np.ndarray, str]:
                 raise UserError(
                     f"{path.name} claims {expected:,} bytes, more than {size:,} bytes can hold.", DOWNLOAD_AGAIN
                 )
+            check_unpacked_size(path.name, size, expected)
             content = stream.read(expected + 1)
     except (OSError, EOFError, zlib.error) as error:
         raise UserError(f"{path.name} is damaged or truncated: {error}.", DOWNLOAD_AGAIN) from error

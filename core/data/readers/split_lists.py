@@ -18,6 +18,10 @@ from core.data.readers.common import DOWNLOAD_AGAIN, SPLIT_WORDS, split_word
 from core.runtime.errors import UserError
 from core.runtime.files import read_json
 from core.runtime.progress import format_count, format_names
+from core.runtime.reading import check_input, check_location, read_input
+
+_MAX_BYTES = 16_000_000
+"""Maximum size of a list of classes."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +82,8 @@ def find_split_lists(path: Path, option: Path | None, key: str) -> SplitLists | 
     Raises:
         UserError: ``option`` contains no lists, or a list is not valid JSON.
     """
+    if option is not None:
+        check_location(option)
     for folder in list_folders(path, option, key):
         if lists := _read(folder):
             return SplitLists(str(folder), lists)
@@ -232,7 +238,7 @@ def _read(folder: Path) -> dict[str, Any]:
     for word, split in SPLIT_WORDS.items():
         json_file, text_file = folder / f"{word}.json", folder / f"{word}.txt"
         try:
-            file = next((one for one in (json_file, text_file) if one.is_file()), None)
+            file = next((one for one in (json_file, text_file) if one.exists()), None)
         except OSError as error:
             raise UserError(f"{folder} cannot be read: {error.strerror}.", "Check its permissions.") from error
         if file is None:
@@ -241,11 +247,12 @@ def _read(folder: Path) -> dict[str, Any]:
             what = f"{folder} has two lists of {split}: {files[split].name} and {file.name}."
             raise UserError(what, "Keep one of them, or unite them.")
         files[split] = file
+        check_input(file, _MAX_BYTES)
         if file == json_file:
             lists[split] = read_json(file)
             continue
         try:
-            lists[split] = _lines(file.read_text(encoding="utf-8-sig"))
-        except (OSError, UnicodeDecodeError) as error:
+            lists[split] = _lines(read_input(file, _MAX_BYTES).decode("utf-8-sig"))
+        except UnicodeDecodeError as error:
             raise UserError(f"{file} cannot be read: {error}.", "Save it as UTF-8, one class name per line.") from error
     return lists

@@ -11,18 +11,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from core.data.archive import Tree
 from core.data.decode import UnreadableError
-from core.data.readers.common import column_values, is_image, is_text, value_type, words_of
+from core.data.parquet_columns import MAX_COLUMNS, check_cells, check_unique, column_values, read_columns
+from core.data.readers.common import is_image, words_of
 from core.runtime.errors import UserError
 from core.runtime.failed_downloads import check_download
 from core.runtime.progress import format_count, format_names
 
 SUFFIXES = (".csv", ".tsv", ".parquet", ".jsonl")
 MAX_ROWS = 10_000_000
-MAX_TABLE_BYTES = 2_000_000_000
 COLUMNS_HELP = "The columns are path and label, and optionally split (train, val, test), group and id."
 PATH_NAMES = (
     *("path", "filename", "file_name", "filepath", "filepaths", "file_path", "file", "image_path", "img_path"),
@@ -97,10 +96,7 @@ def read_table(tree: Tree, name: str, encoding: str | None = None) -> Table:
     if kind == "parquet":
         return _read_parquet(content, name)
     text = decode_text(content, name, encoding)
-    table = _read_json_lines(text, name) if kind == "jsonl" else _read_csv(text, name)
-    if len(table.places) > MAX_ROWS:
-        raise UserError(f"{name} has {len(table.places):,} rows.", f"The maximum is {MAX_ROWS:,}.")
-    return table
+    return _read_json_lines(text, name) if kind == "jsonl" else _read_csv(text, name)
 
 
 def plain_labels(labels: Sequence[str], places: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -172,10 +168,15 @@ def is_number(text: str) -> bool:
     return True
 
 
-def _check_unique(names: Sequence[str], name: str) -> None:
-    plain = [column.lower() for column in names if column]
-    if duplicate := next((column for at, column in enumerate(plain) if column in plain[:at]), None):
-        raise UserError(f"{name} has the column {duplicate} twice.", "Keep one of them.")
+def _check_header(names: Sequence[str], name: str) -> None:
+    if len(names) > MAX_COLUMNS:
+        raise UserError(f"{name} has {len(names):,} columns.", f"The maximum is {MAX_COLUMNS:,}.")
+    check_unique([column.lower() for column in names if column], name)
+
+
+def _check_count(rows: Sequence[object], name: str) -> None:
+    if len(rows) > MAX_ROWS:
+        raise UserError(f"{name} has more than {MAX_ROWS:,} rows.", f"The maximum is {MAX_ROWS:,}.")
 
 
 def _read_csv(text: str, name: str) -> Table:
@@ -194,7 +195,7 @@ def _read_csv(text: str, name: str) -> Table:
         if image := next(filter(is_image, header), ""):
             what = f"{name} has no header: its first line contains {image[:80]!r}."
             raise UserError(what, "Add a first line with the names of the columns: path, label.")
-        _check_unique(header, name)
+        _check_header(header, name)
         line = reader.line_num + skipped
         for row in reader:
             place, line = f"{name}, line {line + 1}", reader.line_num + skipped  # a quoted row may span several lines
@@ -207,6 +208,7 @@ def _read_csv(text: str, name: str) -> Table:
                 )
             rows.append(row)
             places.append(place)
+            _check_count(rows, name)
     except csv.Error as error:
         where = f"{name}, line {reader.line_num + skipped}"
         raise UserError(f"{where} cannot be read: {error}.", "Correct the quotes.") from error
@@ -228,11 +230,13 @@ def _read_json_lines(text: str, name: str) -> Table:
             raise UserError(f"{name}, line {number} is not an object.", 'Lines look like {"path": ..., "label": ...}.')
         rows.append(row)
         places.append(f"{name}, line {number}")
+        _check_count(rows, name)
     columns = dict.fromkeys(column for row in rows for column in row)
-    _check_unique(list(columns), name)
+    _check_header(list(columns), name)
+    check_cells(len(rows), len(columns), len(text), name)
     nested = {column for row in rows for column, value in row.items() if isinstance(value, list | dict)}
     texts = {
-        column: ["" if (value := row.get(column)) is None else str(value) for row in rows]
+        column: ["" if (value := row.get(column)) is None or value != value else str(value) for row in rows]
         for column in columns
         if column not in nested
     }
@@ -240,33 +244,12 @@ def _read_json_lines(text: str, name: str) -> Table:
 
 
 def _read_parquet(content: bytes, name: str) -> Table:
-    try:
-        schema = pq.read_schema(pa.BufferReader(content))
-        shared = [field.name for field in schema if is_text(field.type)]
-        file = pq.ParquetFile(pa.BufferReader(content), read_dictionary=shared)
-        count = file.metadata.num_rows
-        size = sum(file.metadata.row_group(group).total_byte_size for group in range(file.metadata.num_row_groups))
-        if count > MAX_ROWS or size > MAX_TABLE_BYTES:
-            what = f"{name} has {count:,} rows and {size:,} bytes."
-            raise UserError(what, f"The maximum is {MAX_ROWS:,} rows and {MAX_TABLE_BYTES:,} bytes.")
-        _check_unique(file.schema_arrow.names, name)
-        columns, unread = {}, {}
-        for column, kind in ((one.name, value_type(one.type)) for one in file.schema_arrow):
-            if not _is_plain(kind):
-                unread[column] = str(kind)[:80]
-                continue
-            columns[column] = _text_values(file.read([column]).column(column))
-            if len(columns[column]) != count:
-                raise pa.ArrowInvalid(f"it declares {count:,} rows, but {column!r} has {len(columns[column]):,}")
-    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{name} is damaged or not a parquet file: {str(error)[:200]}.", "Write it again.") from error
-    return Table(name, columns, [f"{name}, row {number}" for number in range(1, count + 1)], unread)
-
-
-def _is_plain(kind: pa.DataType) -> bool:
-    return is_text(kind) or pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind)
+    columns, others = read_columns(content, name, MAX_ROWS)
+    count = len(next(iter(columns.values()), ()))
+    texts = {column: _text_values(values) for column, values in columns.items()}
+    places = [f"{name}, row {number}" for number in range(1, count + 1)]
+    return Table(name, texts, places, {column: str(kind)[:80] for column, kind in others.items()})
 
 
 def _text_values(column: pa.ChunkedArray) -> list[str]:
-    column.validate(full=True)  # dictionary indices of an untrusted file may be out of range
     return ["" if value is None or value != value else str(value) for value in column_values(column)]
