@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import re
+import sqlite3
+import tempfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from core.decisions.log import DecisionLog, Item
+from core.decisions.log import DecisionLog, Item, LogFileError, LogTransaction
 from core.review.browser_operations import (
     SUGGESTION_ACCEPTED,
     OperationAck,
@@ -17,7 +22,8 @@ from core.review.browser_operations import (
     submit,
 )
 from core.review.review_queue import Queue
-from core.runtime.errors import UserError
+from core.runtime.errors import TransientError, UserError
+from tests.properties import examples
 from tests.review.test_filters import N, queue, tasks
 
 TASKS = tasks()
@@ -40,6 +46,10 @@ def send(log: DecisionLog, *sent: Any, blind: bool = False) -> list[OperationAck
 def decide(token: str, *items: tuple[int, str, int | None], **more: Any) -> dict[str, Any]:
     rows = [["image", "", "", f"image{at}", verdict, label] for at, verdict, label in items]
     return {"token": token, "act": "decide", "verdict": "", "run": "queue-0", "items": rows, **more}
+
+
+def comment(token: str, text: Any) -> dict[str, Any]:
+    return {"token": token, "act": "comment", "text": text, "items": [["image", "", "", "image1"]]}
 
 
 def verdicts(log: DecisionLog) -> dict[str, tuple[str, int | None]]:
@@ -128,13 +138,152 @@ def test_comments(log: DecisionLog) -> None:
         decide("1", (0, "relabel", None)),
         decide("1", (0, "remove", None), cause=["dull"]),
         {**decide("1"), "items": [["image"]]},
+        {**decide("1"), "items": "image"},
+        {**decide("1"), "items": [["image", "", "", "image0", "keep", None, "more"]]},
+        {**decide("1"), "items": [["image", "", "", 7, "keep", None]]},
+        {**decide("1"), "items": {"image": 1}},
+        decide("1"),
+        decide("1", (99, "keep", None)),
+        decide("1", (0, "relabel", 3)),
+        decide("1", (0, "relabel", -1)),
+        decide("1", (0, "relabel", 2**63)),
+        decide("1", (0, "relabel", True)),  # type: ignore[arg-type]
+        decide("1", (0, "relabel", 1.5)),  # type: ignore[arg-type]
+        decide("1", (0, "relabel", "1")),  # type: ignore[arg-type]
+        decide("1", (0, "keep", None), (1, "keep", 1)),
+        decide("1", set="", verdict="keep"),
+        {"token": "1", "act": ["decide"]},
+        {"token": "1", "act": "undo again"},
+        {"token": "1"},
+        comment("1", "\ufeff"),
+        comment("1", "x" * 10_001),
+        comment("1", "\ud83d"),
+        comment("1", 7),
+        {"token": "1", "act": "comment", "text": "no item"},
+        {"token": "1", "act": "comment", "text": "no item", "items": []},
+        {"token": "1", "act": "comment", "text": "unknown", "items": [["image", "", "", "gone"]]},
     ],
 )
 def test_invalid_operations_are_reported_and_the_rest_is_applied(log: DecisionLog, bad: dict[str, Any]) -> None:
-    acks = send(log, bad, 7, {"act": "undo"}, decide("2", (0, "keep", None)))
-    assert [(ack.token, bool(ack.error)) for ack in acks] == [("1", True), ("2", False)]
-    assert acks[0].error
-    assert list(verdicts(log)) == ["image0"]
+    send(log, decide("0", (5, "remove", None)))
+    before = log.history()
+    sent = [
+        {"token": "2", "act": "undo"},
+        bad,
+        7,
+        {"act": "undo"},
+        comment("3", "after"),
+        decide("4", (0, "keep", None)),
+    ]
+    for _ in range(2):
+        acks = send(log, *sent)
+        assert [(ack.token, bool(ack.error)) for ack in acks] == [("2", False), ("1", True), ("3", False), ("4", False)]
+        assert not re.search("pydantic|Traceback|core[.]", acks[1].error)
+        assert len(acks[1].error) < 400
+        assert list(verdicts(log)) == ["image0"]
+        assert len(log.history()) == len(before) + 2
+        assert [one.text for one in log.comments()] == ["after"]
+
+
+def test_a_rejected_operation_says_which_items_it_was_about(log: DecisionLog) -> None:
+    two = decide("1", (0, "eat", None), (1, "eat", None))
+    everything = {"token": "2", "act": "decide", "verdict": "keep", "run": "queue-0", "set": "12.!!"}
+    assert [ack.item for ack in send(log, two, everything, comment("3", "\ufeff"))] == [
+        "image image0 and 1 more",
+        "a selection of the whole list",
+        "image image1",
+    ]
+
+
+def test_comments_and_decisions_are_written_in_their_order_in_one_transaction(
+    log: DecisionLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = []
+    for name in ("apply", "comment"):
+        usual = getattr(LogTransaction, name)
+
+        def noted(one: LogTransaction, *more: Any, usual: Any = usual) -> Any:
+            calls.append((id(one), more[-1] if len(more) > 1 else more[0].token))
+            return usual(one, *more)
+
+        monkeypatch.setattr(LogTransaction, name, noted)
+    send(log, comment("1", "a"), decide("2", (0, "keep", None)), comment("3", "b"), {"token": "4", "act": "undo"})
+    assert [token for _, token in calls] == ["1", "2", "3", "4"]
+    assert len({one for one, _ in calls}) == 1
+
+
+@pytest.mark.parametrize("code", [sqlite3.SQLITE_BUSY, sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_WRITE])
+def test_errors_of_the_log_acknowledge_nothing(log: DecisionLog, monkeypatch: pytest.MonkeyPatch, code: int) -> None:
+    sent = [decide("1", (0, "keep", None)), decide("bad", (0, "eat", None)), comment("2", "hm")]
+
+    def fails(*_: Any) -> None:
+        error = sqlite3.OperationalError("fails")
+        error.sqlite_errorcode, error.sqlite_errorname = code, ""
+        raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr(LogTransaction, "comment", fails)
+        with pytest.raises(LogFileError):
+            send(log, *sent)
+    assert (log.history(), log.comments()) == ([], [])
+    assert [bool(ack.error) for ack in send(log, *sent)] == [False, True, False]
+
+
+def test_a_queue_that_cannot_be_read_for_now_acknowledges_nothing(log: DecisionLog) -> None:
+    def unreadable(_: str) -> Queue:
+        raise TransientError("The disk does not answer.", "Try again.")
+
+    op = {"token": "1", "act": "decide", "verdict": "keep", "run": "q", "set": encode_positions(np.array([1]), N)}
+    with pytest.raises(TransientError):
+        submit(log, [op], "Ana", False, queue(), TASKS, unreadable)
+
+
+@pytest.mark.parametrize("name", ["", "\u200b", "x" * 201, "\ud800"])
+def test_a_reviewer_without_a_proper_name_loses_nothing(log: DecisionLog, name: str) -> None:
+    with pytest.raises(UserError):
+        submit(log, [decide("1", (0, "keep", None))], name, False, queue(), TASKS, lambda _: queue())
+    assert not log.history()
+
+
+wild = st.recursive(
+    st.one_of(
+        st.none(),
+        st.booleans(),
+        st.integers(-(2**70), 2**70),
+        st.floats(),
+        st.text(st.characters(exclude_categories=()), max_size=4),
+        st.sampled_from(
+            ["image", "image1", "keep", "relabel", "accept", "decide", "undo", "comment", "queue-0", "\ufeff"]
+        ),
+    ),
+    lambda inner: st.one_of(st.lists(inner, max_size=7), st.dictionaries(st.text(max_size=3), inner, max_size=2)),
+    max_leaves=8,
+)
+fields = st.sampled_from(["act", "verdict", "label", "cause", "run", "saw", "set", "items", "text", "token", "new"])
+
+
+@given(changes=st.lists(st.tuples(st.integers(0, 3), fields, wild), min_size=1, max_size=6))
+@examples(80)
+def test_no_operation_keeps_others_from_being_written(changes: list[tuple[int, str, Any]]) -> None:
+    spoilt = [
+        decide("a", (1, "relabel", 2)),
+        comment("b", "text"),
+        {"token": "c", "act": "undo"},
+        {"token": "d", "act": "decide", "verdict": "keep", "run": "queue-0", "set": encode_positions(np.array([1]), N)},
+    ]
+    for at, name, value in changes:
+        spoilt[at][name] = value
+    good = [decide("1", (9, "remove", None)), comment("2", "good"), decide("3", (10, "keep", None))]
+    with tempfile.TemporaryDirectory(dir="/dev/shm" if Path("/dev/shm").is_dir() else None) as folder:
+        log = DecisionLog(Path(folder) / "log.sqlite")
+        acks = {ack.token: ack for ack in send(log, good[0], spoilt[0], spoilt[1], good[1], spoilt[3], good[2])}
+        named = [one["token"] for one in spoilt if isinstance(one["token"], str) and one["token"]]
+        assert {"1", "2", "3"} <= acks.keys() <= {"1", "2", "3", *named}
+        assert not any(acks[token].error for token in "123" if named.count(token) == 0)
+        assert verdicts(log)["image10"] == ("keep", None)
+        assert "good" in [one.text for one in log.comments()]
+        again = send(log, good[0], spoilt[0], spoilt[1], good[1], spoilt[3], good[2])
+        assert {ack.token: bool(ack.error) for ack in again} == {token: bool(ack.error) for token, ack in acks.items()}
 
 
 def test_positions_are_encoded_compactly_and_decoded() -> None:
