@@ -31,6 +31,7 @@ from core.runtime.files import HOME_VARIABLE
 from core.runtime.progress import Progress
 from core.tasks.generate import TaskSettings, generate, write_folder
 from core.ui.shell.guard import BUG_ICON
+from core.ui.shell.text import SEPARATOR
 from core.workspace.demos import DEMOS, open_demo
 from core.workspace.jobs import Jobs
 from core.workspace.runs import Run
@@ -176,7 +177,8 @@ def click(test: AppTest, key: str) -> AppTest:
 def words(test: AppTest) -> str:
     """Everything the page says in sentences, as it is shown: without the escapes."""
     kinds: Sequence[Any] = (test.markdown, test.caption, test.info, test.success, test.error)
-    return re.sub(r"\\(.)", r"\1", "\n".join(str(element.value) for kind in kinds for element in kind))
+    text = "\n".join(str(element.value) for kind in kinds for element in kind)
+    return re.sub(r"\\(.)", r"\1", text.replace(SEPARATOR, ""))
 
 
 def settle(test: AppTest) -> AppTest:

@@ -85,7 +85,11 @@ def check(page: AppTest, name: str, what: str) -> None:
     assert WORKS[name](page)
 
 
-@pytest.mark.parametrize("fault", [damaged, newer, unreadable], ids=lambda fault: fault.__name__)
+@pytest.mark.parametrize(
+    "fault",
+    [damaged, *(pytest.param(fault, marks=pytest.mark.slow) for fault in (newer, unreadable))],
+    ids=lambda fault: fault.__name__,
+)
 @pytest.mark.parametrize("name", TITLES)
 def test_each_page_says_what_is_wrong_once(name: str, fault: Break, show: Open, full: Workspace) -> None:
     write_queue(full)
@@ -94,7 +98,9 @@ def test_each_page_says_what_is_wrong_once(name: str, fault: Break, show: Open, 
     check(show(name), name, sentence(log))
 
 
-@pytest.mark.parametrize("name", TITLES)
+@pytest.mark.parametrize(
+    "name", [name if name == "review" else pytest.param(name, marks=pytest.mark.slow) for name in TITLES]
+)
 def test_what_a_locked_log_hides_comes_back(
     name: str, show: Open, full: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:

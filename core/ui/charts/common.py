@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from html import escape
 from typing import Any
 
 import plotly.graph_objects as go
@@ -17,6 +18,11 @@ GRID = "rgba(127, 127, 127, 0.25)"
 CONFIG = {"displayModeBar": False}
 AXIS = {"fixedrange": True, "showgrid": True, "gridcolor": GRID, "zeroline": False}
 LEGEND = {"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0}
+
+
+def literal(text: str) -> str:
+    """Return a string from data or users so that Plotly shows it as it is; it interprets some HTML in every text."""
+    return escape(text, quote=False)
 
 
 def faint(colour: str, alpha: float) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pandas as pd
 import plotly.graph_objects as go
@@ -10,7 +10,7 @@ from plotly.subplots import make_subplots
 
 from core.editing.net_effect import NO_CONTROL
 from core.maml.evaluation import Interval
-from core.ui.charts.common import AXIS, HARMFUL, LEGEND, LOSS, MEASURED, NEUTRAL, band, categories, faint, line
+from core.ui.charts.common import AXIS, HARMFUL, LEGEND, LOSS, MEASURED, NEUTRAL, band, categories, faint, line, literal
 from core.ui.edit.curve_results import ORDER_NAMES, START
 
 _ORDERS = {
@@ -44,6 +44,7 @@ def edit_figure(dots: list[Dot]) -> go.Figure:
 
     The first dot is the unedited model. Controls are grey diamonds in the row of their edit.
     """
+    dots = [replace(dot, label=literal(dot.label)) for dot in dots]
     figure = make_subplots(
         cols=2,
         shared_yaxes=True,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from html import escape
 from typing import Any
 
 import numpy as np
@@ -13,7 +12,7 @@ import plotly.graph_objects as go
 from core.experiments import style
 from core.experiments.formatting import format_value
 from core.experiments.results import Plot, Series
-from core.ui.charts.common import AXIS, LEGEND, band, error_bars
+from core.ui.charts.common import AXIS, LEGEND, band, error_bars, literal
 
 _PLOT_PX, _FRAME_PX, _LABEL_PX, _MARK_PX = 320, 110, 22, 8
 
@@ -28,7 +27,7 @@ def plot_figure(plot: Plot) -> go.Figure:
     figure = go.Figure()
     for number, series_style in enumerate(style.series_styles(plot.series)):
         _draw(figure, plot, number, series_style)
-    value_axis = {"title": _text(plot.y_label), "ticksuffix": " %" if plot.percent_y else "", **_AXIS}
+    value_axis = {"title": literal(plot.y_label), "ticksuffix": " %" if plot.percent_y else "", **_AXIS}
     figure.update_layout(
         height=_FRAME_PX + style.plot_height(plot, _PLOT_PX, _LABEL_PX, _MARK_PX),
         margin={"l": 10, "r": 10, "t": 40, "b": 10},
@@ -48,13 +47,9 @@ def _axes(plot: Plot) -> tuple[str, str]:
 _AXIS = AXIS | {"separatethousands": True, "exponentformat": "power", "minexponent": 5}
 
 
-def _text(text: str) -> str:
-    return escape(text, quote=False)  # Plotly interprets some HTML in every text
-
-
 def _label_axis(plot: Plot) -> dict[str, Any]:
-    axis: dict[str, Any] = {"title": _text(plot.x_label), **_AXIS}
-    if labels := [_text(label).replace("\n", "<br>") for label in style.wrapped_labels(plot)]:
+    axis: dict[str, Any] = {"title": literal(plot.x_label), **_AXIS}
+    if labels := [literal(label).replace("\n", "<br>") for label in style.wrapped_labels(plot)]:
         ticks = {"tickvals": list(range(len(labels))), "ticktext": labels, "showgrid": False, "ticklabelstandoff": 6}
         return axis | ticks | {"range": style.label_limits(plot)}
     if style.is_log(plot):
@@ -122,11 +117,12 @@ def _values(plot: Plot, number: int) -> dict[str, Any]:
         value = format_value(y, plot.percent_y)
         if bounds is not None and all(math.isfinite(side[at]) for side in bounds):
             value += f" [{', '.join(format_value(side[at], plot.percent_y) for side in bounds)}]"
-        texts.append([_text(line) for line in (series.name, f"{axis}{style.tick_label(plot, x)}", f"{value}, {kind}")])
+        lines = (series.name, f"{axis}{style.tick_label(plot, x)}", f"{value}, {kind}")
+        texts.append([literal(line) for line in lines])
     values = (_coordinates(plot, number), [scale * y for y in series.y])
     return {
         **{name[0]: each for name, each in zip(_axes(plot), values, strict=True)},
-        "name": _text(style.legend_label(series)),
+        "name": literal(style.legend_label(series)),
         "legendgroup": str(number),
         "customdata": texts,
         "hovertemplate": "%{customdata[0]}<br>%{customdata[1]}<br>%{customdata[2]}<extra></extra>",

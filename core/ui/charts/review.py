@@ -10,7 +10,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from core.review.forecast import Forecast
-from core.ui.charts.common import AXIS, HARMFUL, LEGEND, MEASURED, NEUTRAL, PALETTE, band, line
+from core.ui.charts.common import AXIS, HARMFUL, LEGEND, MEASURED, NEUTRAL, PALETTE, band, line, literal
 
 _POINTS = 240
 IN_USE = " (in use)"
@@ -29,6 +29,7 @@ def curves_figure(curves: pd.DataFrame, candidates: Sequence[str], chosen: str, 
         part = curves[curves["candidate"] == name]
         colour = MEASURED if name == chosen else PALETTE[others.index(name) % len(PALETTE)]
         label, width = (names[name] + IN_USE, 4) if name == chosen else (names[name], 1.8)
+        label = literal(label)
         percent = 100 * part[["checked", "found"]]
         figure.add_trace(
             line(percent["checked"], percent["found"], colour, width, name=label, hovertemplate="%{y:.0f} % found")

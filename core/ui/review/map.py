@@ -13,7 +13,7 @@ import streamlit as st
 from core.review.filters import Point, simplify_lasso
 from core.review.review_queue import Queue
 from core.review.review_state import VERDICTS, ReviewState
-from core.ui.charts.common import HARMFUL, HELPFUL, MEASURED, NEUTRAL, PALETTE
+from core.ui.charts.common import HARMFUL, HELPFUL, MEASURED, NEUTRAL, PALETTE, literal
 from core.ui.review.detail import QUEUE_HASH, features
 from core.ui.shell.context import table
 from core.workspace.runs import Run
@@ -87,8 +87,8 @@ def chart(queue: Queue, state: ReviewState, places: pd.DataFrame, colour: str) -
                 x=places["x"][which],
                 y=places["y"][which],
                 mode="markers",
-                name=name,
-                customdata=places["image_id"][which],
+                name=literal(name),
+                customdata=[literal(image) for image in places["image_id"][which]],
                 marker={"size": 5, "opacity": 0.75, **marker},
                 hovertemplate="%{customdata}<extra></extra>",
             )

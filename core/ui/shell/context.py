@@ -51,7 +51,7 @@ class OpenWorkspace(Workspace):
         path = self.folder / "decisions.sqlite"
         if not path.exists():
             return DecisionLog(path)
-        return decision_log(str(path), path.stat().st_ino)
+        return decision_log(str(path), path.stat().st_ino, _BUSY_SECONDS)
 
 
 @dataclass(frozen=True)
@@ -167,7 +167,7 @@ def load_project(folder: str, stamp: str) -> Project:
 
 
 @st.cache_resource(max_entries=32, show_spinner=False)
-def decision_log(path: str, inode: int, busy_seconds: float = _BUSY_SECONDS) -> DecisionLog:
+def decision_log(path: str, inode: int, busy_seconds: float) -> DecisionLog:
     """Return the log in exactly this file, opened once for all sessions; every call reads from the disk."""
     return DecisionLog(Path(path), busy_seconds=busy_seconds)
 
