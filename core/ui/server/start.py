@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import sys
 import tempfile
-import time
 import webbrowser
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from functools import partial
 from html import escape
 from pathlib import Path
@@ -78,15 +78,12 @@ async def _announce(token: str, _: object) -> AsyncIterator[None]:
     """Print the addresses and open the browser once the server listens."""
     urls = addresses("" if is_login_configured() else token)
     print("", "TaskLens runs at", *urls, "Stop it with Ctrl-C.", sep="\n  ", end="\n\n", flush=True)
-    if not config.get_option("server.headless"):
-        Thread(target=_open_browser, args=[urls[0]], daemon=True).start()
-    yield
-
-
-def _open_browser(url: str) -> None:
-    with redirect_file(url) as address:
-        webbrowser.open(address)
-        time.sleep(_BROWSER_SECONDS)
+    with ExitStack() as files:
+        if not config.get_option("server.headless"):
+            page = files.enter_context(redirect_file(urls[0]))
+            Thread(target=webbrowser.open, args=[page], daemon=True).start()
+            asyncio.get_running_loop().call_later(_BROWSER_SECONDS, files.close)
+        yield
 
 
 @contextmanager
