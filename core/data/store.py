@@ -42,7 +42,7 @@ from core.runtime.disk_errors import disk_errors
 from core.runtime.errors import UserError
 from core.runtime.files import ArrayFile, content_hash, file_version, library, write_json
 from core.runtime.progress import Progress, left_out_note
-from core.runtime.replacing import flush_to_disk, replacing
+from core.runtime.replacing import delete_scratch, flush_to_disk, replacing
 from core.runtime.sequence import next_number
 from core.runtime.stored import OPEN, Count, Text, check_table, read_stored, read_table
 
@@ -445,6 +445,7 @@ def _finish(
     (partial / _PROGRESS).unlink(missing_ok=True)
     (partial / _SPEC).unlink(missing_ok=True)
     (partial / _UNREADABLE).unlink(missing_ok=True)
+    delete_scratch(partial)
     with next_number(images_home(), _numbers) as sequence:
         write_json(partial / DESCRIPTION, description | {"sequence": sequence})
         partial.rename(folder)

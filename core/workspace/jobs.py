@@ -115,7 +115,10 @@ class Job:
         """Return why it failed or was lost, worded for the user; empty for any other status."""
         status = self.status()
         if status == "lost":
-            return "The job ended without an exit code: it was killed, the machine restarted, or the disk was full. Start it again."
+            return (
+                "The job ended without an exit code: it was killed, the machine restarted, or the disk was full. "
+                "Start it again."
+            )
         if status != "failed":
             return ""
         try:
