@@ -101,7 +101,7 @@ def _result(run: Run) -> None:
         key="trust_csv",
         width="stretch",
     )
-    if agreement.allows_ranking:
+    if agreement.allows_ranking and not rated.empty:
         _one_method(run, methods, rated)
 
 

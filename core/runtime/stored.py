@@ -13,6 +13,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, overload
 
+import numpy as np
 import pandas as pd
 from annotated_types import Ge, Le
 from pydantic import ConfigDict, Field, InstanceOf, Strict, TypeAdapter, ValidationError
@@ -35,9 +36,9 @@ Time = Annotated[str, Strict(), Field(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d")]
 OPEN = ConfigDict(extra="allow")
 """For the ``__pydantic_config__`` of a ``TypedDict``: further fields are kept."""
 
-Kind = Literal["text", "optional text", "texts", "number", "integer", "flag"]
-"""What a column holds: text, or text and missing values; lists of text; real numbers and missing values; whole numbers;
-True or False."""
+Kind = Literal["text", "optional text", "texts", "number", "finite", "integer", "flag"]
+"""What a column holds: text, or text and missing values; lists of text; real numbers, which may be missing or infinite;
+finite numbers; whole numbers; True or False."""
 
 _MAX_BYTES = 64 << 20
 _MAX_CHARACTERS = 160
@@ -163,7 +164,9 @@ def check_table(
     for name in columns:
         if name not in table:
             raise UserError(f"{path}: the column {name!r} is missing.", fix)
-    if not may_be_empty and table.empty:
+    if table.empty:  # whose columns need not have a type
+        if may_be_empty:
+            return
         raise UserError(f"{path} has no rows.", fix)
     for name, kind in {**(optional or {}), **columns}.items():
         if name in table and not _is_kind(table[name], kind):
@@ -174,6 +177,7 @@ _KIND_WORDS = {
     "text": "text",
     "texts": "lists of text",
     "number": "numbers",
+    "finite": "finite numbers",
     "integer": "whole numbers",
     "flag": "True or False",
 }
@@ -186,6 +190,8 @@ def _is_kind(column: pd.Series, kind: Kind) -> bool:
     match kind:
         case "number":
             return bool(types.is_numeric_dtype(column.dtype) and not is_flag) or bool(column.isna().all())
+        case "finite":
+            return _is_kind(column, "number") and bool(np.isfinite(column.to_numpy(float, na_value=np.nan)).all())
         case "integer":
             return bool(types.is_integer_dtype(column.dtype)) and not column.isna().any()
         case "flag":

@@ -333,11 +333,14 @@ TABLES: Mapping[tuple[str, str], TableShape] = {
     ("evaluate", "rows.parquet"): TableShape(
         _columns(text="task_id image_id class predicted_class", integer="label predicted", number="loss confidence")
     ),
-    ("rank", "tasks.parquet"): TableShape(_columns(text="task_id", number="score loss accuracy", texts="classes")),
+    ("rank", "tasks.parquet"): TableShape(
+        _columns(text="task_id", finite="score", number="loss accuracy", texts="classes")
+    ),
     ("rank", "images.parquet"): TableShape(
         _columns(
             text="image_id class predicted_class",
-            number="score score_support score_query loss disagree",
+            finite="score",
+            number="score_support score_query loss disagree",
             integer="occurrences",
         )
     ),
@@ -345,17 +348,18 @@ TABLES: Mapping[tuple[str, str], TableShape] = {
         _columns(
             text="task_id role image_id class predicted_class",
             integer="label predicted",
-            number="weight score effect loss margin entropy confidence",
+            finite="weight score",
+            number="effect loss margin entropy confidence",
         )
     ),
     ("recommend", "tasks.parquet"): TableShape(
-        _columns(text="task_id", number="suspicion probability"), _columns(number=_SCORES)
+        _columns(text="task_id", finite="suspicion", number="probability"), _columns(number=_SCORES)
     ),
     ("recommend", "images.parquet"): TableShape(
-        _columns(text="image_id class", number="suspicion probability"), _columns(number=_SCORES)
+        _columns(text="image_id class", finite="suspicion", number="probability"), _columns(number=_SCORES)
     ),
     ("recommend", "instances.parquet"): TableShape(
-        _columns(text="task_id role image_id class", number="suspicion probability"), _columns(number=_SCORES)
+        _columns(text="task_id role image_id class", finite="suspicion", number="probability"), _columns(number=_SCORES)
     ),
     ("recommend", "candidates.parquet"): TableShape(
         _columns(text="level protocol candidate", number="auc average_precision first found seconds", flag="chosen"),
@@ -366,7 +370,8 @@ TABLES: Mapping[tuple[str, str], TableShape] = {
             text="level task_id role image_id class",
             optional_text="suggested second",
             integer="rank occurrences",
-            number="suspicion probability suggested_probability",
+            finite="suspicion",
+            number="probability suggested_probability",
         ),
         _columns(
             number="loss margin classifier neighbours support_loss self_influence harm cross_validated discriminant "
@@ -405,7 +410,7 @@ TABLES: Mapping[tuple[str, str], TableShape] = {
     ("evidence", "measured.parquet"): TableShape(_columns(integer="subset seed", text="target", number="loss")),
     ("evidence", "predicted.parquet"): TableShape(_columns(integer="subset", text="target method", number="predicted")),
     ("curve", "points.parquet"): TableShape(
-        _columns(text="order", number="share removed accuracy loss", integer="seed")
+        _columns(text="order", finite="share removed accuracy loss", integer="seed")
     ),
     ("edit", "heldout.parquet"): TableShape(_columns(text="task_id", number="accuracy loss")),
     ("retraining", "heldout.parquet"): TableShape(_columns(text="task_id", number="accuracy loss")),
