@@ -40,8 +40,8 @@ from core.runtime.progress import LiveProgress, Progress
 
 Call = Callable[[dict[str, Any], Path, Progress], Any]
 PROGRESS, RESULT, STDERR = "progress.json", "result.json", "stderr"
-NICENESS = 10
-"""Added to the niceness of the server: the keys of reviewers come first."""
+NICENESS, _NICE_AFTER_SECONDS = 10, 1.0
+"""What takes longer than a second gives way to everything else, above all to the keys of reviewers."""
 _POLL_SECONDS = 0.1
 _PR_SET_PDEATHSIG = 1  # of prctl(2)
 _GB = 1 << 30
@@ -50,6 +50,7 @@ _GB = 1 << 30
 @dataclass
 class _Running:
     pid: int
+    started: float
     deadline: float
     limit_bytes: int
 
@@ -109,8 +110,8 @@ class _ForkServer:
         folder.mkdir()
         if pid := os.fork():
             _report({"id": request["id"], "started": str(folder)})
-            deadline = time.monotonic() + request["seconds"]
-            self.running[request["id"]] = _Running(pid, deadline, int(request["gb"] * _GB))
+            now = time.monotonic()
+            self.running[request["id"]] = _Running(pid, now, now + request["seconds"], int(request["gb"] * _GB))
             return
         try:
             _run(self.calls, request, folder)
@@ -127,8 +128,11 @@ class _ForkServer:
                         self._end(call_id, "done" if status == 0 else "died", is_reaped=True)
 
     def _check_limits(self) -> None:
+        now = time.monotonic()
         for call_id, call in list(self.running.items()):
-            if time.monotonic() > call.deadline:
+            if now > call.started + _NICE_AFTER_SECONDS:
+                _give_way(call.pid)
+            if now > call.deadline:
                 self._end(call_id, "time")
             elif _private_bytes(call.pid) > call.limit_bytes:
                 self._end(call_id, "memory")
@@ -147,6 +151,12 @@ def _kill(pid: int) -> None:
         with suppress(ProcessLookupError, PermissionError):
             kill(pid, signal.SIGKILL)
             return
+
+
+def _give_way(pid: int) -> None:
+    with suppress(ProcessLookupError, PermissionError):
+        if os.getpriority(os.PRIO_PROCESS, pid) < NICENESS:
+            os.setpriority(os.PRIO_PGRP, pid, NICENESS)  # every thread, and what it has started
 
 
 def _private_bytes(pid: int) -> int:
@@ -206,7 +216,6 @@ def _limit_memory(gb: float) -> None:
 
 def main(module: str) -> None:
     """Import the calls, then serve them."""
-    os.nice(NICENESS)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_DFL)
     calls = importlib.import_module(module).CALLS

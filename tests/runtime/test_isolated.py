@@ -16,6 +16,7 @@ import pytest
 
 from core.runtime import isolated
 from core.runtime.errors import TransientError, UserError
+from core.runtime.fork_server import NICENESS
 from core.runtime.isolated import REPOSITORY, IsolatedCalls, Limits
 
 MODULE = "tests.runtime.isolated_examples"
@@ -131,6 +132,14 @@ def test_what_hangs_is_killed_with_what_it_started(
     del call
     gc.collect()
     until(lambda: not any(map(is_alive, started)))
+
+
+def test_what_takes_longer_than_a_second_gives_way(calls: IsolatedCalls, tmp_path: Path) -> None:
+    call = calls.start("hang", {"pids": str(tmp_path / "pids")})
+    started = pids(tmp_path / "pids")
+    before = psutil.Process().nice()
+    until(lambda: all(psutil.Process(pid).nice() == max(NICENESS, before) for pid in started))
+    calls.cancel(call)
 
 
 def test_calls_beyond_the_number_of_cores_wait_and_can_be_cancelled(calls: IsolatedCalls, tmp_path: Path) -> None:
