@@ -37,6 +37,7 @@ test-kernels: .venv/.test
 tests-need: .venv/.test
 	$(BIN)/python -m tests.e2e.browser
 	$(BIN)/python -m tests.learn2learn.install || test -z "$$CI"
+	$(BIN)/python -m tests.e2e.nginx || test -z "$$CI"
 
 lint: .venv/.test
 	$(BIN)/ruff check .

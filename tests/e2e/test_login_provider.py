@@ -154,11 +154,13 @@ def test_a_login_from_the_first_visit_to_the_last(visitor: BrowserContext, share
     expect(page.get_by_role("link", name="Log in")).to_be_visible()
 
 
+@pytest.mark.slow
 def test_without_a_name_the_address_is_the_reviewer(visitor: BrowserContext, shared: tuple[str, Workspace]) -> None:
     page = log_in(visitor, shared[0], BOB)
     expect(page.get_by_label("Reviewer", exact=True).first).to_have_value("bob@lab.example")
 
 
+@pytest.mark.slow
 def test_an_unconfirmed_address_is_nobodys(visitor: BrowserContext, shared: tuple[str, Workspace]) -> None:
     page = log_in(visitor, shared[0], MALLORY)
     expect(page.get_by_role("link", name="Log out")).to_be_visible()
