@@ -5,16 +5,19 @@ from __future__ import annotations
 import json
 import os
 import re
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
+import psutil
 import pytest
-from playwright.sync_api import Page, expect
+from PIL import Image
+from playwright.sync_api import Locator, Page, expect
 
 from core.ui.edit.results import ESTIMATED_EFFECT
 from tests.e2e.test_path import LONG, go, heading, picture_loaded
-from tests.e2e.widgets import choose, fill, press, unfold
+from tests.e2e.widgets import choose, fill, press, settled, unfold
 from tests.needs import cifar100_slice, mini_imagenet_like, omniglot_slice, real
 
 FOLDER = re.compile("^Folder, zip archive")
@@ -138,6 +141,87 @@ def test_own_data_from_the_files_to_the_export(
     assert set(pd.read_csv(out / "removed.csv")["image_id"]) == {harmful}
     described = json.loads((home / name / "tasks" / "tasks.json").read_text())
     assert described["settings"]["split"] == "official"
+
+
+@pytest.fixture(scope="module")
+def many_images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that takes seconds to look at: 60,000 links to one image, in two classes."""
+    folder = tmp_path_factory.mktemp("many")
+    Image.new("L", (28, 28)).save(folder / "image.png")
+    for name in ("a", "b"):
+        (folder / "images" / name).mkdir(parents=True)
+        for number in range(30_000):
+            os.link(folder / "image.png", folder / "images" / name / f"{number}.png")
+    return folder / "images"
+
+
+def open_adding(page: Page, app: str) -> Locator:
+    """The Load page with the field for a path."""
+    page.goto(f"{app}/load")
+    heading(page, "Load")
+    unfold(page, "Add images")
+    return page.get_by_label(FOLDER)
+
+
+def looks(app: str) -> list[psutil.Process]:
+    """The processes that look at files for this server."""
+    server = next(one for one in psutil.process_iter(["cmdline"]) if app.rsplit(":")[-1] in (one.info["cmdline"] or []))
+    started = [one for one in server.children() if "core.runtime.fork_server" in one.cmdline()]
+    return [look for one in started for look in one.children()]
+
+
+def until(is_true: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + LONG / 1000
+    while not is_true():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def test_a_click_that_ends_typing_previews(page: Page, app: str, tmp_path: Path) -> None:
+    for name in ("cat", "dog"):
+        (tmp_path / "pets" / name).mkdir(parents=True)
+        for number in range(3):
+            Image.new("L", (28, 28)).save(tmp_path / "pets" / name / f"{number}.png")
+    field = open_adding(page, app)
+    settled(page)
+    field.fill(str(tmp_path / "pets"))
+    page.get_by_role("button", name="Preview images", exact=True).click()
+    expect(page.get_by_text("pets: 6 images of 2 classes")).to_be_visible()
+
+
+@pytest.mark.parametrize("how", ["button", pytest.param("field", marks=pytest.mark.slow), "tab"])
+def test_a_long_look_ends_when_nobody_wants_it(page: Page, app: str, many_images: Path, how: str) -> None:
+    field = open_adding(page, app)
+    fill(page, FOLDER, str(many_images))
+    press(page, "Preview images")
+    cancel = page.get_by_role("button", name="Cancel", exact=True)
+    expect(cancel).to_be_visible()
+    (look,) = looks(app)
+    if how == "button":
+        cancel.click()
+    elif how == "field":
+        field.fill("/elsewhere")
+        field.press("Tab")
+    else:
+        page.close()
+    until(lambda: not look.is_running())
+    if how != "tab":
+        expect(cancel).not_to_be_attached()
+        expect(page.get_by_text("60,000 images")).not_to_be_attached()
+
+
+def test_tables_have_no_download_of_their_own(page: Page, app: str) -> None:
+    page.goto(f"{app}/export")
+    heading(page, "Export")
+    settled(page)
+    table = page.get_by_test_id("stDataFrame").first
+    table.scroll_into_view_if_needed()
+    table.hover()
+    buttons = table.get_by_test_id("stElementToolbarButton")
+    expect(buttons.first).to_be_visible()
+    names = [button.get_attribute("aria-label") or button.inner_text() for button in buttons.all()]
+    assert not [name for name in names if "ownload" in name], names
+    expect(page.get_by_role("button", name=re.compile("Download as", re.I))).to_have_count(0)
 
 
 def test_bad_input_is_said_and_what_was_loaded_before_is_still_there(page: Page, app: str, tmp_path: Path) -> None:
