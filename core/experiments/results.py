@@ -49,7 +49,7 @@ def _complete_training(training: dict[str, Any]) -> dict[str, Any]:
     return training
 
 
-_AnyTraining = Annotated[dict[Text, Number | Text | _Training | None], AfterValidator(_complete_training)]
+_AnyTraining = Annotated[dict[Text, Count | Number | Text | _Training | None], AfterValidator(_complete_training)]
 
 
 class _Sizes(TypedDict):

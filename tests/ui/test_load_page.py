@@ -121,7 +121,7 @@ def test_a_damaged_image_set_is_named(show: Open, home: Path, own: str) -> None:
     stored = json.loads(path.read_text())
     path.with_name("images.json").write_text(json.dumps({**stored, "shape": "wide"}))
     page = show("load")
-    assert any("is damaged" in warning.value.replace("\\", "") for warning in page.warning)
+    assert any("images.json" in warning.value.replace("\\", "") for warning in page.warning)
     assert page.selectbox(key="load_images").value == "mnist5k"
 
 
@@ -178,8 +178,7 @@ def test_a_damaged_folder_of_tasks_hides_no_other(show: Open, home: Path, tasks:
     broken.write_text(text)
     page = show("load")
     assert page.selectbox(key="load_tasks").options == ["mine · 2-way 1-shot, 4 tasks"]
-    assert [one.value for one in page.warning if "not valid JSON" in one.value] == [one.value for one in page.warning]
-    assert bool(page.warning) == (text == "{")
+    assert [str(broken) in one.value.replace("\\", "") for one in page.warning] == [True]
 
 
 def test_models_are_told_apart_by_whether_they_fit(show: Open, home: Path, tasks: Path) -> None:
