@@ -20,7 +20,7 @@ from core.cli.experiments import demo, experiments
 from core.cli.problem import data, inspect_command, model_command, open_command, tasks, train
 from core.cli.rerun import rerun
 from core.cli.review import review
-from core.cli.streams import discard_unwritable, flush_output, open_missing_streams
+from core.cli.streams import discard_unwritable, explain_output_error, open_missing_streams
 from core.cli.uploads import uploads
 from core.cli.whatif import sets, whatif, why
 from core.cli.workspace import (
@@ -33,7 +33,6 @@ from core.cli.workspace import (
     recommend,
     remove,
 )
-from core.runtime.disk_errors import disk_error
 from core.runtime.distributed import (
     CollectiveError,
     PeerLostError,
@@ -103,13 +102,19 @@ def run_app() -> int:
         UserError: a file or the output could not be read or written.
     """
     try:
-        program()()
-        code = 0
-    except SystemExit as end:
-        code = int(end.code or 0)
+        code = _run_program()
+        sys.stdout.flush()
     except OSError as error:
-        raise disk_error(error) from error
-    return flush_output() or code
+        return explain_output_error(error)
+    return code
+
+
+def _run_program() -> int:
+    try:
+        program()()
+    except SystemExit as end:
+        return int(end.code or 0)
+    return 0
 
 
 @contextmanager

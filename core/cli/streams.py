@@ -22,20 +22,12 @@ def open_missing_streams() -> None:
             setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115 - open while the program runs
 
 
-def flush_output() -> int:
-    """Write out what was printed; return 0, or :data:`PIPE_CLOSED`.
-
-    Raises:
-        TransientError: the output could not be written, for example because it goes to a file on a full disk.
-    """
-    try:
-        sys.stdout.flush()
-    except OSError as error:
-        discard_unwritable()
-        if error.errno == errno.EPIPE:
-            return PIPE_CLOSED
-        raise disk_error(error) from error
-    return 0
+def explain_output_error(error: OSError) -> int:
+    """Return :data:`PIPE_CLOSED` if the reader of the output has ended, else raise the TransientError of ``error``."""
+    discard_unwritable()
+    if error.errno == errno.EPIPE and error.filename is None:
+        return PIPE_CLOSED
+    raise disk_error(error) from error
 
 
 def discard_unwritable() -> None:

@@ -22,7 +22,7 @@ from core.data import ImageSet, load_images
 from core.runtime.disk_errors import disk_errors
 from core.runtime.errors import UserError
 from core.runtime.files import write_json
-from core.runtime.replacing import flush_to_disk, make_folder, replacing
+from core.runtime.replacing import replacing, replacing_folder
 from core.runtime.sequence import next_number, number_of
 from core.runtime.stored import OPEN, Count, Flag, Number, Text, check_table, read_stored, read_table
 from core.tasks.noise import Noise, flip_labels, mislabel_images
@@ -37,7 +37,9 @@ from core.tasks.sampling import (
 from core.tasks.settings import VALIDATION_TASKS, TaskSettings
 from core.tasks.tasklist import TaskList, read_tasks, write_tasks
 
+DESCRIPTION = "tasks.json"
 _VALIDATION = "validation.parquet"
+_PARTS = {"train.parquet", "heldout.parquet", "planted.parquet", _VALIDATION, DESCRIPTION}
 _REDRAW = "Restore the file or redraw the tasks."
 
 
@@ -229,26 +231,27 @@ def _checked(folder: TaskFolder, name: str) -> TaskFolder:
 
 
 def write_folder(tasks: TaskFolder, folder: Path) -> None:
-    """Write the folder; ``tasks.json`` is written last, so its presence marks a complete folder.
+    """Write the folder, which is complete once it has ``tasks.json``; earlier tasks there stay until it is."""
+    if (folder / DESCRIPTION).exists():
+        with replacing_folder(folder, _PARTS) as new:
+            _write_parts(tasks, new, folder.parent)
+    else:
+        _write_parts(tasks, folder, folder.parent)
 
-    It is deleted first where earlier tasks are there, so an interruption cannot mix them with the new ones.
-    """
-    with disk_errors(folder):
-        make_folder(folder)
-        (folder / "tasks.json").unlink(missing_ok=True)
-        flush_to_disk(folder)
+
+def _write_parts(tasks: TaskFolder, folder: Path, place: Path) -> None:
     write_tasks(tasks.train, folder / "train.parquet")
     write_tasks(tasks.heldout, folder / "heldout.parquet")
     with disk_errors(folder):
         for name in ("planted.parquet", _VALIDATION):
-            (folder / name).unlink(missing_ok=True)  # left from tasks written earlier
+            (folder / name).unlink(missing_ok=True)  # left by an interrupted attempt
     if tasks.validation is not None:
         write_tasks(tasks.validation, folder / _VALIDATION)
     if tasks.planted is not None:
         with replacing(folder / "planted.parquet") as temporary:
             tasks.planted.to_parquet(temporary, index=False)
-    with next_number(folder.parent, lambda: map(tasks_sequence, folder.parent.glob("*/tasks.json"))) as sequence:
-        write_json(folder / "tasks.json", tasks.description | {"sequence": sequence})
+    with next_number(place, lambda: map(tasks_sequence, place.glob(f"*/{DESCRIPTION}"))) as sequence:
+        write_json(folder / DESCRIPTION, tasks.description | {"sequence": sequence})
 
 
 def tasks_sequence(path: Path) -> int:
@@ -262,7 +265,7 @@ def read_folder(folder: Path) -> TaskFolder:
     Raises:
         UserError: a file is missing or invalid, or an image occurs in training and held-out tasks.
     """
-    description = read_stored(folder / "tasks.json", TasksFile, fix=_REDRAW)
+    description = read_stored(folder / DESCRIPTION, TasksFile, fix=_REDRAW)
     data = description["settings"]["data"]
     images = load_images(data, description.get("data_hash", ""))
     train, heldout = (read_tasks(folder / f"{part}.parquet", images) for part in ("train", "heldout"))
