@@ -12,6 +12,7 @@ from torch import Tensor
 
 from core.checkpoints.matching import HALF_PRECISION, CheckpointHints, MatchedCheckpoint, match_checkpoint
 from core.checkpoints.model import NETWORK_FIELDS, Model, ModelSpec, load_model, spec_of
+from core.checkpoints.outputs import check_finite, check_outputs
 from core.checkpoints.tensor_file import TensorFile, TensorInfo, open_tensors, sha256
 from core.maml.adaptation import RATE_PREFIX, network_part
 from core.maml.backbone import Params
@@ -155,11 +156,7 @@ def _read_params(file: TensorFile, match: MatchedCheckpoint) -> tuple[Params, li
     """Read and check the meta-parameters, half precision as float32, and return them with notes."""
     names_in_file, notes = match.names_in_file, []
     tensors = file.load(list({*names_in_file.values(), *chain(*match.equal_pairs), *match.constants}))
-    for name, value in tensors.items():
-        if not torch.isfinite(value).all():
-            raise UserError(
-                f"{file.path}: {name!r} contains NaN or infinity.", "The training diverged; use an earlier checkpoint."
-            )
+    check_finite(file.path, tensors)
     for first, second in match.equal_pairs:
         if not torch.equal(tensors[first], tensors[second]):
             raise UserError(
@@ -177,5 +174,8 @@ def _read_params(file: TensorFile, match: MatchedCheckpoint) -> tuple[Params, li
     half = {name for name, in_file in names_in_file.items() if file.tensors[in_file].dtype in HALF_PRECISION}
     if half:
         notes.append(f"Converted to float32 from half precision (tensors: {len(half)}).")
-    params = {name: tensors[in_file] for name, in_file in names_in_file.items()}
-    return {name: value.float() if name in half else value for name, value in params.items()}, notes
+    params = {
+        name: tensors[in_file].float() if name in half else tensors[in_file] for name, in_file in names_in_file.items()
+    }
+    check_outputs(file.path, match.spec.network(), match.spec.shape, params)
+    return params, notes

@@ -20,6 +20,7 @@ from safetensors.torch import save_file
 from typing_extensions import TypedDict
 
 from core.checkpoints.factory import code_hash, make_module
+from core.checkpoints.outputs import check_finite, check_outputs
 from core.checkpoints.tensor_file import read_safetensors
 from core.maml.adaptation import RATE_PREFIX, Implicit, Unrolled
 from core.maml.architectures import ARCHITECTURES, BACKBONE_ALIASES
@@ -30,6 +31,7 @@ from core.maml.settings import ModelFields
 from core.maml.training import Snapshot
 from core.runtime.errors import UserError
 from core.runtime.files import content_hash, write_json
+from core.runtime.reading import check_input
 from core.runtime.replacing import replacing
 from core.runtime.sequence import next_number, number_of
 from core.runtime.stored import OPEN, Count, Number, Text, read_stored
@@ -316,6 +318,7 @@ def load_trajectory(folder: Path, spec: ModelSpec) -> list[Snapshot]:
         raise UserError(
             "This model has no snapshots of its training.", "Train it with the train command, or use another method."
         )
+    check_input(path)
     try:
         with safe_open(path, "pt") as stream:
             rates = json.loads(stream.metadata()["rates"])
@@ -331,8 +334,6 @@ def load_trajectory(folder: Path, spec: ModelSpec) -> list[Snapshot]:
 
 def _load_params(path: Path, spec: ModelSpec) -> Params:
     """Read the meta-parameters of ``spec``; names, shapes and data types are checked before any values are read."""
-    if not path.is_file():
-        raise UserError(f"{path} does not exist.", "A model folder contains model.safetensors and model.json.")
     file = read_safetensors(path)
     expected = spec.shapes()
     for name in sorted(expected.keys() | file.tensors.keys()):
@@ -346,7 +347,6 @@ def _load_params(path: Path, spec: ModelSpec) -> Params:
         if tensor.dtype not in ("float32", "float64"):
             raise UserError(f"{path}: {name!r} is {tensor.dtype}.", "Save it as float32 or float64.")
     params = file.load(list(expected))
-    for name, value in params.items():
-        if not torch.isfinite(value).all():
-            raise UserError(f"{path}: {name!r} contains NaN or infinity.", "The training diverged; lower its rate.")
+    check_finite(path, params)
+    check_outputs(path, spec.network(), spec.shape, params)
     return params

@@ -23,7 +23,12 @@ from core.runtime.errors import UserError
 SAVE_ADVICE = "Save only the weights: torch.save(model.state_dict(), 'model.pt')."
 _OBJECT_ADVICE = f"Load it with your own code, then save only the weights: {SAVE_ADVICE.partition(': ')[2]}"
 _MAX_COPIES = 4  # maximum length of all arguments of calls, as a multiple of the length of the pickle
+_MAX_OPERATIONS = 500_000  # of a pickle; a tensor takes about 32, so this is enough for 15,000
+_MAX_CALLS = 60_000  # a tensor takes two
+_MAX_CHOSEN_HASHES = 1_000  # see _Value.is_plain
+_MAX_HASHED_BYTES = 8  # of an integer, so that at most a few have one hash
 _MAX_SHOWN = 10  # ignored objects that are named
+_MAX_KEY = 200  # characters of the joined keys of an object in notes
 
 _BUILT = re.compile(
     r"collections\.(OrderedDict|Counter)|torch\._utils\._rebuild_(tensor_v2|parameter)|torch\.\w+Storage"
@@ -34,6 +39,8 @@ _AS_DICT = re.compile(
     r"collections\.defaultdict"
     r"|(pytorch_lightning|lightning_fabric|lightning(\.pytorch|\.fabric)?)\.utilities\.(parsing|data)\.AttributeDict"
 )
+_HASHING = re.compile(r"collections\.(OrderedDict|Counter)|builtins\.set")
+"""Those that hash the items of their argument."""
 _AS_LIST = re.compile(r"collections\.deque")
 _IGNORED = {
     re.compile(pattern): kind
@@ -100,7 +107,9 @@ def check_pickle(path: Path, pickle: bytes) -> frozenset[str]:
     """Check, without running it, that a pickle consists of tensors, plain containers and harmless objects.
 
     ``torch.load(weights_only=True)`` alone would still allow it to allocate arrays of any size. Calls copy their
-    arguments, and a pickle can refer to one long argument in many calls, so the total length is limited as well.
+    arguments, and a pickle can refer to one long argument in many calls, so the total length is limited as well. So are
+    the time that any pickle takes, and the keys whose hash a file can choose: a dictionary of many keys of one hash
+    takes a time quadratic in their number.
 
     Returns:
         The global names that :func:`load_pickle` needs stand-ins for.
@@ -136,11 +145,17 @@ def load_pickle(path: Path, device: str, ignored: frozenset[str]) -> Any:
             # Memory-map the file, so that no record is copied with the size that the pickle declares for it.
             return torch.load(path, map_location=device, weights_only=True, mmap=True)
         except Exception as error:  # a damaged file raises many exception types
-            message = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            raise UserError(f"{path} cannot be read as a state dict: {message}.", SAVE_ADVICE) from error
+            raise UserError(f"{path} cannot be read as a state dict: {_reason(error)}.", SAVE_ADVICE) from error
         finally:
             torch.serialization.clear_safe_globals()
             torch.serialization.add_safe_globals(others)
+
+
+def _reason(error: Exception) -> str:
+    """Return what PyTorch says is wrong, without its advice on how to load the file unsafely, which begins the text."""
+    text = str(error).rpartition("WeightsUnpickler error:")[2].strip().partition("\n")[0].rstrip(".")
+    is_advice = any(word in text for word in ("weights_only", "Weights only", "safe_globals", "trust"))
+    return text if text and not is_advice else f"PyTorch refuses it ({type(error).__name__})"
 
 
 def kind_of(value: Any) -> str:
@@ -177,7 +192,9 @@ def describe_ignored(content: Any) -> tuple[str, ...]:
 def _items(key: str, value: Any) -> Iterator[tuple[str, Any]]:
     if isinstance(value, dict):
         for name, item in value.items():
-            yield (f"{key}.{name}" if key else name) if isinstance(name, str) else key, item
+            # Joined without a limit, the keys of deeply nested dictionaries would take up all memory.
+            is_joined = isinstance(name, str) and len(key) + len(name) < _MAX_KEY
+            yield (f"{key}.{name}" if key else name) if is_joined else key, item
     else:
         for item in value:
             yield key, item
@@ -204,6 +221,9 @@ class _Value:
         items: The items of a tuple; None for other types.
         text: A string of the file; None for other types.
         name: The global that the value is; empty for other values.
+        is_plain: Whether a file cannot choose the hash of the value: of text, which is hashed with a secret, and of
+            numbers of up to 64 bits, of which only a few have the same hash.
+        chosen: Number of items of a list or tuple that are not plain.
         is_rejected: Whether the value is, or contains, the object that makes the file unacceptable.
     """
 
@@ -212,6 +232,8 @@ class _Value:
     text: str | None = None
     name: str = ""
     is_rejected: bool = False
+    is_plain: bool = False
+    chosen: int = 0
 
 
 _TUPLES: Mapping[str, int] = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
@@ -227,7 +249,8 @@ class _Checker:
         self._stack: list[_Value] = []
         self._outer: list[list[_Value]] = []
         self._memo: dict[int, _Value] = {}
-        self._scalar = _Value()  # one object for all, as a pickle can have millions
+        self._operations = self._calls = self._chosen_hashes = 0
+        self._scalar = _Value(is_plain=True)  # one object for all, as a pickle can have millions
         self._protocol = 2
         self._rejected = ""
         self.ignored: set[str] = set()
@@ -235,13 +258,17 @@ class _Checker:
     def step(self, opcode: str, argument: Any) -> None:
         """Follow one opcode."""
         stack = self._stack
+        self._operations += 1
+        if self._operations > _MAX_OPERATIONS:
+            raise UserError(f"{self._path} has a pickle of more than {_MAX_OPERATIONS:,} operations.", SAVE_ADVICE)
         match opcode:
             case "GLOBAL":
                 stack.append(self._global(*argument.split(" ", 1)))
             case "BINUNICODE" | "SHORT_BINSTRING":
-                stack.append(_Value(len(argument), text=argument))
+                stack.append(_Value(len(argument), text=argument, is_plain=True))
             case "LONG1":
-                stack.append(_Value(argument.bit_length() // 8))
+                size = argument.bit_length() // 8
+                stack.append(_Value(size, is_plain=size < _MAX_HASHED_BYTES))
             case _ if opcode in _SCALARS:
                 stack.append(self._scalar)
             case _ if opcode in _CONTAINERS:
@@ -313,11 +340,16 @@ class _Checker:
 
     def _push_tuple(self, items: list[_Value]) -> None:
         is_rejected = any(item.is_rejected for item in items)
-        self._stack.append(_Value(len(items), tuple(items), is_rejected=is_rejected))
+        chosen = sum(not item.is_plain for item in items)
+        self._stack.append(_Value(len(items), tuple(items), is_rejected=is_rejected, chosen=chosen))
 
     def _fill(self, values: list[_Value], step: int) -> None:
         """Add items, or pairs of key and value if ``step`` is 2, to the container on top of the stack."""
         self._stack[-1].length += len(values)
+        if step == 2:
+            self._count_hashes(sum(not key.is_plain for key in values[::2]))
+        else:
+            self._stack[-1].chosen += sum(not value.is_plain for value in values)
         for position in range(step - 1, len(values), step):
             if not values[position].is_rejected:
                 continue
@@ -337,9 +369,21 @@ class _Checker:
         # Other encodings return more bytes than the text has characters, or run a codec.
         if function.name == "_codecs.encode" and not (is_text and arguments.items[1].text in ("latin1", "latin-1")):
             raise UserError(f"{self._path} encodes text in an unknown way.", SAVE_ADVICE)
+        self._calls += 1
+        if self._calls > _MAX_CALLS:
+            raise UserError(f"{self._path} has a pickle of more than {_MAX_CALLS:,} calls.", SAVE_ADVICE)
+        if _HASHING.fullmatch(function.name):
+            self._count_hashes(sum(item.chosen for item in arguments.items))
         cost = arguments.length + sum(item.length for item in arguments.items)
         self._charge(cost)
-        return _Value(cost, is_rejected=function.is_rejected or arguments.is_rejected)
+        is_rejected = function.is_rejected or arguments.is_rejected
+        return _Value(cost, is_rejected=is_rejected, is_plain=function.name == "_codecs.encode")
+
+    def _count_hashes(self, count: int) -> None:
+        self._chosen_hashes += count
+        if self._chosen_hashes > _MAX_CHOSEN_HASHES:
+            what = f"{self._path} has dictionaries with more than {_MAX_CHOSEN_HASHES:,} keys that are neither text nor"
+            raise UserError(f"{what} numbers of up to 64 bits.", SAVE_ADVICE)
 
     def _charge(self, length: int) -> None:
         self._budget -= length

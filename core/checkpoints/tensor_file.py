@@ -31,8 +31,10 @@ from core.checkpoints.tensor_names import is_loss_or_metric
 from core.runtime.errors import UserError
 from core.runtime.failed_downloads import HEAD_BYTES, check_download, check_downloaded_file
 from core.runtime.progress import format_names
+from core.runtime.reading import check_input, open_input
 
-_MAX_PICKLE_BYTES = 4 << 20  # maximum size of the pickle of names and shapes; enough for about 28,000 tensors
+_MAX_PICKLE_BYTES = 4 << 20  # maximum size of the pickle of names and shapes
+_MAX_HEADER_BYTES = 16 << 20  # maximum size of the same in safetensors
 _MAX_SHARING = 16  # maximum total size of tensors with shared storage, as a multiple of the file size
 _MAX_DEPTH = 4  # maximum nesting of dictionaries that are searched
 _UNPACK = "Unpack it and use the file of weights inside."
@@ -86,10 +88,8 @@ def open_tensors(path: Path) -> TensorFile:
             other than tensors.
     """
     try:
-        with path.open("rb") as stream:
+        with open_input(path) as stream:
             header = stream.read(HEAD_BYTES)
-    except FileNotFoundError as error:
-        raise UserError(f"{path} does not exist.", "Check the path.") from error
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}.", "Choose a file of weights.") from error
     check_download(path, header)
@@ -115,6 +115,10 @@ def read_safetensors(path: Path) -> TensorFile:
         with safe_open(path, "pt") as stream:
             return {name: stream.get_tensor(name) for name in names}
 
+    with open_input(path) as file:
+        length = int.from_bytes(file.read(8), "little")
+    if _MAX_HEADER_BYTES < length < check_input(path).st_size:
+        raise UserError(f"{path} has a header of {length:,} bytes.", f"The maximum is {_MAX_HEADER_BYTES:,}.")
     try:
         with safe_open(path, "pt") as stream:
             tensors = {}

@@ -37,6 +37,9 @@ _DEEP_MODES = ("I", "I;16", "I;16B", "I;16L", "I;16N", "F")
 _GREY_MODES = ("1", "L", "LA", "La", *_DEEP_MODES)
 _TRANSPARENT_MODES = ("RGBA", "LA", "PA", "La", "RGBa")
 _SIXTEEN_BITS = (0.0, 65535.0)
+_NO_NUMBER = "none of its values is a number"
+_MAX_SCANS = 100  # of a progressive JPEG; cameras and programs write about ten, and each takes as long as the image
+_SCAN = b"\xff\xda"
 _ORIENTATION, _QUARTER_TURNS = 0x0112, (5, 6, 7, 8)
 
 
@@ -104,7 +107,7 @@ def read_value_range(raw: Raw) -> tuple[float, float]:
     values = np.asarray(_load(raw), dtype=np.float64)
     values = values[np.isfinite(values)]
     if not values.size:
-        raise UnreadableError("none of its values is a number")
+        raise UnreadableError(_NO_NUMBER)
     return float(values.min()), float(values.max())
 
 
@@ -218,6 +221,8 @@ def _open(raw: bytes) -> Image.Image:
         raise UnreadableError(f"too large ({error})") from error
     except Exception as error:  # see decode
         raise UnreadableError(f"damaged ({error})") from error
+    if image.format == "JPEG" and raw.count(_SCAN) > _MAX_SCANS:
+        raise UnreadableError(f"it has more than {_MAX_SCANS} scans")
     if image.width * image.height > MAX_PIXELS:
         raise UnreadableError(
             f"{image.width} x {image.height} pixels are too many; the maximum is {MAX_PIXELS / 1e6:.0f} million"
@@ -229,7 +234,10 @@ def _to_8_bit(image: Image.Image, value_range: tuple[float, float]) -> Image.Ima
     """Convert to 8 bits without transparency from modes that ``convert`` would clip or misread."""
     if image.mode in _DEEP_MODES:
         low, high = value_range
-        values = np.clip(np.nan_to_num(np.asarray(image, dtype=np.float64), nan=low), low, high)
+        values = np.asarray(image, dtype=np.float64)
+        if not np.isfinite(values).any():
+            raise UnreadableError(_NO_NUMBER)
+        values = np.clip(np.nan_to_num(values, nan=low), low, high)
         return Image.fromarray(np.rint((values / 2 - low / 2) / (high / 2 - low / 2) * 255).astype(np.uint8))
     if image.mode in _TRANSPARENT_MODES or "transparency" in image.info:
         image = image.convert("RGBA")

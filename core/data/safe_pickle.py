@@ -23,7 +23,7 @@ from core.runtime.errors import UserError
 from core.runtime.failed_downloads import HEAD_BYTES, check_download
 from core.runtime.reading import open_input
 
-MAX_OPERATIONS = 5_000_000  # a list of a million names takes three million
+MAX_OPERATIONS = 1_000_000  # a list of 300,000 names takes 900,000
 MAX_DEPTH = 32  # nested containers
 _MIN_VIEW_BYTES = 1 << 16  # shorter values are copied from the mapped file
 _MAX_DIMENSIONS = 8
@@ -32,7 +32,7 @@ _DTYPE = re.compile(r"[<>|=]?(b1|[iu][1248]|f[248])")
 _NEWLINE = re.compile(b"\n")
 _MARK = object()
 _PLAIN = (bool, int, float, str, bytes, bytearray, memoryview, np.ndarray, type(None))
-_OPCODES = {opcode.code: opcode for opcode in pickletools.opcodes}
+_OPCODES = {ord(opcode.code): opcode for opcode in pickletools.opcodes}
 _CONSTANTS: dict[str, Callable[[], Any]] = {
     "NONE": lambda: None,
     "NEWTRUE": lambda: True,
@@ -42,6 +42,11 @@ _CONSTANTS: dict[str, Callable[[], Any]] = {
     "EMPTY_DICT": dict,
     "MARK": lambda: _MARK,
 }
+_VALUES = {
+    *("FLOAT", "BINFLOAT", "UNICODE", "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8"),
+    *("STRING", "SHORT_BINSTRING", "SHORT_BINBYTES", "BININT", "BININT1", "BININT2"),
+}
+"""Opcodes whose argument is the value."""
 _LENGTH_BYTES = {"BINSTRING": 4, "BINBYTES": 4, "BINBYTES8": 8, "BYTEARRAY8": 8}
 
 _GLOBALS = {
@@ -112,6 +117,13 @@ class _Stream:
         self._position += len(part)
         return part
 
+    def byte(self) -> int:
+        """Return the next byte, or -1 at the end."""
+        if self._position == len(self._content):
+            return -1
+        self._position += 1
+        return self._content[self._position - 1]
+
     def readline(self) -> bytes:
         newline = _NEWLINE.search(self._content, self._position)
         return self.read((newline.end() if newline else len(self._content)) - self._position)
@@ -160,13 +172,17 @@ class _Machine:
         stream = _Stream(self._content)
         typed: Any = stream  # the disassembler's readers are annotated for files but call only read and readline
         for _ in range(MAX_OPERATIONS):
-            code = stream.read(1).decode("latin-1")
-            if code not in _OPCODES:
-                raise ValueError("it is truncated" if not code else f"there is no opcode {code!r}")
-            opcode = _OPCODES[code]
-            if opcode.name == "STOP":
+            code = stream.byte()
+            opcode = _OPCODES.get(code)
+            if opcode is None:
+                raise ValueError("it is truncated" if code < 0 else f"there is no opcode {chr(code)!r}")
+            if opcode.name in _CONSTANTS:
+                self._stack.append(_CONSTANTS[opcode.name]())
+            elif opcode.name in _VALUES and opcode.arg is not None:
+                self._stack.append(opcode.arg.reader(typed))
+            elif opcode.name == "STOP":
                 return self._pop()
-            if opcode.name in _LENGTH_BYTES:
+            elif opcode.name in _LENGTH_BYTES:
                 view = stream.view(_LENGTH_BYTES[opcode.name])
                 short = bytes(view) if len(view) < _MIN_VIEW_BYTES else view
                 is_text = opcode.name == "BINSTRING" and isinstance(short, bytes)
@@ -180,15 +196,9 @@ class _Machine:
         match name:
             case "PROTO" | "FRAME":
                 pass
-            case _ if name in _CONSTANTS:
-                stack.append(_CONSTANTS[name]())
-            case "INT" | "BININT" | "BININT1" | "BININT2" | "LONG" | "LONG1" | "LONG4":
+            case "INT" | "LONG" | "LONG1" | "LONG4":
                 if not -(1 << 63) <= argument < 1 << 64:
                     raise _NotPlainError("an integer of more than 64 bits")
-                stack.append(argument)
-            case "FLOAT" | "BINFLOAT" | "UNICODE" | "BINUNICODE" | "SHORT_BINUNICODE" | "BINUNICODE8":
-                stack.append(argument)
-            case "STRING" | "SHORT_BINSTRING" | "SHORT_BINBYTES":
                 stack.append(argument)
             case "POP":
                 stack.pop()

@@ -33,8 +33,10 @@ import pandas as pd
 from cachetools import LRUCache, cached
 
 from core.data import ImageSet
+from core.data.listing import MAX_CHARACTERS
 from core.runtime.csv_files import unescape_formulas, write_csv
 from core.runtime.errors import UserError
+from core.runtime.errors import shown as quoted
 from core.runtime.files import content_hash
 from core.runtime.replacing import replacing
 from core.tasks.tables import FORMATS as FORMATS
@@ -110,7 +112,7 @@ def from_rows(
             place = row_names[row] if row_names else f"row {row + 1}"
             if values.isna().iloc[row]:
                 raise UserError(f"{source}, {place}: {values.name} is missing.", "Fill it in.")
-            raise UserError(f"{source}, {place}: {values.name} {shown!r} {problem}.", fix)
+            raise UserError(f"{source}, {place}: {values.name} {quoted(shown)} {problem}.", fix)
 
     rows = rows.reset_index(drop=True)
     rows = rows if "weight" in rows.columns else rows.assign(weight=1.0)
@@ -139,11 +141,15 @@ def _convert(values: pd.Series, check: Callable[[pd.Series, pd.Series, str, str]
         is_label = values.name == "label"
         scalar = values.astype(object).where(values.map(np.isscalar))  # JSON may contain lists and objects
         number = pd.Series(pd.to_numeric(scalar, errors="coerce").to_numpy(np.float64, na_value=np.nan))
-        bad = number.isna() | (is_label & (np.isinf(number) | (number % 1 != 0)))
+        is_flag = values.astype(object).map(lambda value: isinstance(value, bool | np.bool_))
+        bad = number.isna() | (is_label & (is_flag | (number.abs() >= 2**63) | (number % 1 != 0)))
         check(bad, values, f"is not a {'whole number' if is_label else 'number'}", "Correct it.")
         return number.astype(np.int64 if is_label else np.float64)
     check(values.isna() | ~values.astype(object).map(_is_name), values, "is not text", "Correct it.")
-    return values.map(str).astype(object)
+    texts = values.map(str).astype(object)
+    length = f"has more than {MAX_CHARACTERS:,} characters"
+    check(texts.str.len() > MAX_CHARACTERS, texts, length, "Shorten it.")
+    return texts
 
 
 def _is_name(value: Any) -> bool:

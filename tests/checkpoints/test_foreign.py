@@ -139,7 +139,7 @@ def test_the_description_does_not_show_one_rate_for_learned_rates() -> None:
 
 
 def test_a_model_folder_is_imported_with_its_specification(tmp_path: Path) -> None:
-    original = Model(SPEC, SPEC.init(0), {"command": "by hand", "report": {"heldout_loss": 1}})
+    original = Model(SPEC, SPEC.init(0), {"command": "by hand", "report": {"tasks": 1}})
     save_model(original, tmp_path / "model")
     for at in (tmp_path / "model", tmp_path / "model" / "model.safetensors"):
         assert inspect_checkpoint(at).spec == SPEC

@@ -58,13 +58,13 @@ def test_a_missing_file_is_named(folder: Path, name: str) -> None:
 @pytest.mark.parametrize("text", ["", "{", "[1, 2]", "3", "{}", '{"format": 1}', '{"spec": {}}', "\x00"])
 def test_an_invalid_description_is_refused(folder: Path, text: str) -> None:
     (folder / "model.json").write_text(text)
-    with pytest.raises(UserError, match=r"model\.json is not"):
+    with pytest.raises(UserError, match=r"model\.json"):
         load_model(folder)
 
 
 def test_a_newer_format_is_refused(folder: Path) -> None:
     change(folder, format=2)
-    with pytest.raises(UserError, match="format 2, not 1"):
+    with pytest.raises(UserError, match="format.* 2"):
         load_model(folder)
 
 

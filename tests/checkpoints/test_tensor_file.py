@@ -172,7 +172,7 @@ def test_other_files_are_refused(tmp_path: Path, content: bytes, what: str) -> N
 def test_a_missing_file_and_a_folder_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="does not exist"):
         open_tensors(tmp_path / "none.pt")
-    with pytest.raises(UserError, match="cannot be read"):
+    with pytest.raises(UserError, match="is a folder"):
         open_tensors(tmp_path)
 
 
