@@ -10,6 +10,7 @@ import json
 import os
 import secrets
 import select
+import shutil
 import subprocess
 import sys
 import threading
@@ -120,6 +121,7 @@ class IsolatedCalls:
         self._command = (sys.executable, "-m", "core.runtime.fork_server", module)
         self._lock = threading.RLock()
         self._process: subprocess.Popen[bytes] | None = None
+        self._folder: Path | None = None
         self._calls: dict[str, weakref.ref[IsolatedCall]] = {}
 
     def prepare(self) -> None:
@@ -196,6 +198,8 @@ class IsolatedCalls:
         finally:
             process.kill()
             process.wait()
+            if self._folder is not None:  # it deletes the folder itself, unless it was killed
+                shutil.rmtree(self._folder, ignore_errors=True)
             with self._lock:
                 if self._process is process:
                     self._process = None
@@ -220,6 +224,7 @@ class IsolatedCalls:
             return
         if "started" in report:
             call.folder = Path(report["started"])
+            self._folder = call.folder.parent
         else:
             call.end(report["ended"])
 

@@ -12,6 +12,9 @@ from core.runtime.files import home
 ROOTS_VARIABLE = "TASKLENS_ROOTS"
 """Environment variable with the roots, separated as in ``PATH``; unset: every path may be read."""
 
+OWN_DATA = Path(__file__).resolve().parents[2] / "assets"
+"""The demos and other files of the program itself, which may be read wherever it is installed."""
+
 
 def restrict(folders: Iterable[Path]) -> None:
     """Let this process and those that it starts read only below these folders and the folder of TaskLens."""
@@ -21,7 +24,9 @@ def restrict(folders: Iterable[Path]) -> None:
 def roots() -> tuple[Path, ...]:
     """Return the folders below which paths may be read; empty: anywhere."""
     given = os.environ.get(ROOTS_VARIABLE)
-    return () if given is None else (*(Path(one) for one in given.split(os.pathsep) if one), home().resolve())
+    if given is None:
+        return ()
+    return (*(Path(one) for one in given.split(os.pathsep) if one), home().resolve(), OWN_DATA)
 
 
 def is_below_roots(path: Path) -> bool:
@@ -39,6 +44,6 @@ def check_below_roots(path: Path) -> Path:
     if is_below_roots(path):
         return path
     raise UserError(
-        f"{path} is outside the folders that the dashboard may read: {', '.join(map(str, roots()))}.",
+        f"{path} is outside the folders that the dashboard may read: {', '.join(map(str, roots()[:-1]))}.",
         "Start the dashboard with --root FOLDER to allow another folder, or use the command line.",
     )

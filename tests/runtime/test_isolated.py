@@ -189,6 +189,8 @@ def test_the_next_call_starts_a_new_process_if_the_last_one_was_killed(tmp_path:
     calls = IsolatedCalls(MODULE)
     call = calls.start("hang", {"pids": str(tmp_path / "pids")})
     (first, _) = pids(tmp_path / "pids")
+    folder = call.folder
+    assert folder is not None
     parent = psutil.Process(first).parent()
     assert parent is not None
     parent.kill()
@@ -197,6 +199,7 @@ def test_the_next_call_starts_a_new_process_if_the_last_one_was_killed(tmp_path:
         call.result()
     if sys.platform == "linux":
         until(lambda: not is_alive(first))
+    until(lambda: not folder.parent.exists())
     again = calls.start("echo", {"text": "again"})
     assert again.wait(LIMIT)
     assert again.result()["text"] == "again"

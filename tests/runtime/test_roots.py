@@ -8,7 +8,7 @@ import pytest
 
 from core.runtime.errors import UserError
 from core.runtime.files import HOME_VARIABLE
-from core.runtime.roots import ROOTS_VARIABLE, check_below_roots, restrict, roots
+from core.runtime.roots import OWN_DATA, ROOTS_VARIABLE, check_below_roots, restrict, roots
 
 
 @pytest.fixture
@@ -71,3 +71,8 @@ def test_an_outside_path_is_refused_alike_whether_it_exists_or_not(allowed: Path
             check_below_roots(tmp_path / name)
         messages.append(str(error.value).replace(name, "NAME"))
     assert messages[0] == messages[1]
+
+
+def test_the_demos_are_read_wherever_the_program_is_installed(allowed: Path) -> None:
+    assert not refused(OWN_DATA / "demo" / "demo-noisy-tasks" / "tasks" / "train.parquet")
+    assert refused(OWN_DATA.parent / "app.py")
