@@ -10,7 +10,7 @@ from core.actions.decide import mark
 from core.actions.evaluate import evaluation
 from core.decisions.log import Decision, Item
 from core.runtime.progress import Progress
-from core.ui.shell.text import plain
+from core.ui.shell.text import SEPARATOR, plain
 from core.ui.trust.panel import NOT_STATIONARY
 from core.workspace.workspace import Workspace
 from tests.actions.recommended import PROPOSED, stored_recommendation
@@ -184,4 +184,4 @@ class TestImages:
 
 def test_markup_in_texts_is_shown_as_text() -> None:
     shown = plain("![x](http://evil.example/a.png)\n# <b>")
-    assert shown == r"\!\[x\]\(http\://evil\.example/a\.png\) \# \<b\>"
+    assert shown.replace(SEPARATOR, "") == r"\!\[x\]\(http\://evil\.example/a\.png\) \# \<b\>"

@@ -29,7 +29,7 @@ def grid(test: AppTest) -> dict[str, Any]:
 def report(test: AppTest, name: str, *ops: dict[str, Any], view: dict[str, Any] | None = None) -> dict[str, Any]:
     """What the browser would say, and what the page answers."""
     test.session_state[GRID] = {
-        "ops": {"name": name, "scope": "tiny/me", "log": list(ops)},
+        "ops": {"name": name, "scope": json.dumps(["tiny", "me"]), "log": list(ops)},
         "view": view or {"name": "", "focus": None},
     }
     run_again(test)
