@@ -23,7 +23,6 @@ import binascii
 import sqlite3
 import zlib
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Annotated, Any, Literal, NamedTuple, TypeVar, cast
@@ -200,12 +199,11 @@ def _written(transaction: LogTransaction, write: _Write) -> Result | None:
 
 def _items_text(message: Mapping[str, Any]) -> str:
     """Return what an operation is about, such as ``image 12`` or ``t1 / query / 12 and 3 more``."""
-    with suppress(LookupError, TypeError):
-        items = message["items"]
-        kind, *ids = (str(value) for value in items[0][:4])
-        named = " / ".join(filter(None, ids))[:80]
-        more = f" and {len(items) - 1:,} more" if len(items) > 1 else ""
-        return f"{'image ' if kind == 'image' else ''}{named}{more}"
+    match message.get("items"):
+        case [[str() as kind, *ids], *others]:
+            named = " / ".join(str(value) for value in ids[:3] if value)[:80]
+            more = f" and {len(others):,} more" if others else ""
+            return f"{'image ' if kind == 'image' else ''}{named}{more}"
     return "a selection of the whole list" if "set" in message else ""
 
 

@@ -135,7 +135,7 @@ def _views(context: Context, filters: Filters) -> None:
             open_, delete = st.columns([4, 1])
             open_.button(
                 plain(name),
-                key=f"review_view_{name}",
+                key=f"review_open_view {name}",
                 on_click=guarded(use, "Open the view"),
                 args=(view,),
                 width="stretch",
