@@ -182,7 +182,7 @@ def open_stored(stored: StoredImages) -> ImageSet:
     Raises:
         UserError: a file is missing or damaged.
     """
-    versions = tuple(file_version(stored.folder / name) for name in (PIXELS, TABLE, DESCRIPTION))
+    versions = tuple(file_version(stored.folder / name) for name in (PIXELS, TABLE))
     return _open(stored.folder, stored.name, versions)
 
 

@@ -140,18 +140,18 @@ def _complete_ranking(report: Any) -> Any:
 
 
 class _Newton(TypedDict, total=False):
-    """A report of :mod:`core.editing.newton`; without a step taken there are no figures of one."""
+    """A report of :mod:`core.editing.newton`; figures of a step are None where none was taken."""
 
     __pydantic_config__ = OPEN  # type: ignore[misc]
     taken: Flag
     ratio: Number | None
-    relative_step: Number
+    relative_step: Number | None
     gradient_tasks: Count
     objective: Number
-    actual: Number
-    predicted: Number
+    actual: Number | None
+    predicted: Number | None
     tried: list[dict[Text, Any]]
-    share: Number
+    share: Number | None
     largest: Number
     curvature_tasks: Count
     products: Count
@@ -160,7 +160,8 @@ class _Newton(TypedDict, total=False):
 def _complete_newton(report: Any) -> Any:
     _require(report, "taken")
     if report["taken"]:
-        _require(report, " ".join(_Newton.__annotations__))
+        names = _Newton.__annotations__
+        _require({name: value for name, value in report.items() if value is not None}, " ".join(names))
     return report
 
 
@@ -282,7 +283,7 @@ class _Evidence(TypedDict):
     targets: list[Text]
     iterations: Count
     ratio: Number
-    accuracy: Number
+    accuracy: NotRequired[Number]
     loss_spread: Number
     device: Text
     dtype: Text

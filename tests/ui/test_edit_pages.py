@@ -517,7 +517,8 @@ def accuracy(run: Run) -> pd.Series:
 def result(folder: Path, way: str, net: Interval | None, accuracies: Sequence[float]) -> EditResult:
     folder = folder / f"edit-{way}-0"
     folder.mkdir()
-    pd.DataFrame({"task_id": ["a", "b"], "accuracy": accuracies}).to_parquet(folder / "heldout.parquet")
+    heldout = pd.DataFrame({"task_id": ["a", "b"], "accuracy": accuracies, "loss": 1.0})
+    heldout.to_parquet(folder / "heldout.parquet")
     write_json(folder / "edit.json", {})
     write_json(folder / "provenance.json", {"seconds": {"steps": 1.0}})
     return EditResult(way, Run(folder), None, None if net is None else NetEffect(net, net, None))
