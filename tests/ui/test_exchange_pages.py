@@ -117,6 +117,7 @@ class TestDecisions:
         assert len(empty.decisions.history()) == 1
         settle(click(page, "decisions_import"))
         assert "Imported 1 decision from mine.csv" in words(page)
+        assert "Imported 1 decision from mine.csv" in words(run_again(page)), "until another file is chosen"
         assert len(empty.decisions.conflicts()) == 1
 
     def test_a_bad_row_is_said_and_the_rest_of_the_page_stays(self, page: Any) -> None:

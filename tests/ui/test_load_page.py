@@ -22,6 +22,7 @@ from core.tasks.generate import TaskSettings, generate, write_folder
 from core.tasks.tasklist import read_tasks, write_tasks
 from core.ui.load.images import PLACES
 from core.workspace.jobs import Jobs
+from core.workspace.uploads import stored_uploads
 from core.workspace.workspace import Workspace, library_jobs
 from tests.cli.shell import Shell
 from tests.ui.conftest import Open, click, run_again, settle, words
@@ -169,6 +170,20 @@ def test_own_lists_are_uploaded_and_kept_as_files(
     assert (train.name, train.parents[1]) == ("list-mine-.csv", home / "library" / "uploads")
     assert read_tasks(train, load_images(own)).hash == made.train.hash
     assert read_tasks(heldout, load_images(own)).hash == made.heldout.hash
+
+
+def test_an_upload_that_is_removed_stays_removed_while_a_field_has_it(show: Open, home: Path, own: str) -> None:
+    page = show("load")
+    page.segmented_control(key="load_place").set_value(PLACES[1])
+    run_again(page)
+    page.file_uploader(key="load_upload").upload("mine.zip", b"no archive", "application/zip")
+    run_again(page)
+    (stored,) = stored_uploads()
+    run_again(page)
+    click(page, f"uploads_remove_{stored.id}_mine.zip")
+    run_again(page)
+    assert stored_uploads() == []
+    assert "mine.zip was removed" in words(page)
 
 
 @pytest.mark.parametrize("text", ["{", "[]", '{"settings": 3}', '{"settings": {"ways": 2}}'])

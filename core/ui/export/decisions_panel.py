@@ -19,7 +19,7 @@ from core.ui.shell.isolated import call_value, is_started, prepare_calls, start_
 from core.ui.shell.text import plain
 from core.ui.shell.uploads import save_upload
 
-_PLAN, _IMPORT, _IMPORTING = "decisions_plan", "decisions_import", "_decisions_importing"
+_PLAN, _IMPORT, _IMPORTING, _DONE = "decisions_plan", "decisions_import", "_decisions_importing", "_decisions_done"
 _WORDS = {"unsure": "unsure (to be reviewed)", "relabel": "relabel to cleanlab's class"}
 
 
@@ -73,6 +73,9 @@ def _import(context: Context) -> None:
         "path": str(save_upload(upload)),
         "options": {"as_": as_ or ISSUE_VERDICTS[0], "by_position": by_position},
     }
+    done_call, text = st.session_state.get(_DONE, (None, ""))
+    if done_call == call:
+        st.success(text)
     # The plan depends on the log, so that another one is made when somebody decides.
     planned = {**call, "log": context.workspace.decisions.change_counter()}
     if not is_started(_PLAN, "plan", planned):
@@ -103,7 +106,8 @@ def _is_importing() -> bool:
         return True
     del st.session_state[_IMPORTING]
     if done is not None:
-        st.success(f"Imported {done['written']} from {plain(done['source'])}. Undo reverts those of one reviewer.")
+        text = f"Imported {done['written']} from {plain(done['source'])}. Undo reverts those of one reviewer."
+        st.session_state[_DONE] = (call, text)
     return False
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import streamlit as st
 from streamlit.runtime.uploaded_file_manager import UploadedFile
 
+from core.runtime.errors import UserError
 from core.ui.shell.guard import guarded
 from core.ui.shell.text import count, minute_of, plain
 from core.workspace.uploads import Upload, limit_bytes, remove_upload, size_text, store_upload, stored_uploads
@@ -19,12 +20,14 @@ def save_upload(upload: UploadedFile) -> Path:
     """Return the file of an upload, which is hashed and written once per session.
 
     Raises:
-        UserError: all uploads together would exceed their limit, or the disk is full.
+        UserError: all uploads together would exceed their limit, or it was removed since, or the disk is full.
     """
     stored: dict[str, Path] = st.session_state.setdefault(_STORED, {})
-    path = stored.get(upload.file_id)
-    if path is None or not path.exists():
-        path = stored[upload.file_id] = store_upload(upload.name, upload.getvalue())
+    if upload.file_id not in stored:
+        stored[upload.file_id] = store_upload(upload.name, upload.getvalue())
+    path = stored[upload.file_id]
+    if not path.exists():  # written again, a removal would have no effect while a field has the file
+        raise UserError(f"{upload.name} was removed from the uploads.", "Choose the file again to use it.")
     return path
 
 
