@@ -62,7 +62,7 @@ class LogFile:
                 if not _needs_place(error):
                     raise
                 # Reads work all the same; the first write tries again, and says why it fails.
-                if os.path.lexists(self.path):
+                if self._exists():
                     self._readable_copy()
 
     @contextmanager
@@ -77,7 +77,7 @@ class LogFile:
 
     def _prepare(self) -> None:
         """Create or upgrade the file where needed."""
-        if not os.path.lexists(self.path):
+        if not self._exists():
             self._create()
         self._check_unopened()
         if not self._is_writable():
@@ -115,7 +115,7 @@ class LogFile:
             folder = os.open(self.path.parent, os.O_RDONLY)
             try:
                 fcntl.flock(folder, fcntl.LOCK_EX)  # released by the kernel if this process is killed
-                if not os.path.lexists(self.path):
+                if not self._exists():
                     temporary.rename(self.path)
             finally:
                 os.close(folder)
@@ -154,13 +154,21 @@ class LogFile:
             upgrade(connection, check_schema(connection, self.name))
             connection.execute("COMMIT")
 
+    def _exists(self) -> bool:
+        """Return whether there is a file; raise OSError if its folder may not be searched, as one could be there."""
+        try:
+            self.path.lstat()
+        except FileNotFoundError:
+            return False
+        return True
+
     def _is_writable(self) -> bool:
         return os.access(self.path, os.W_OK) and os.access(self.path.parent, os.W_OK | os.X_OK)
 
     @contextmanager
     def _connected(self, for_writing: bool) -> Iterator[sqlite3.Connection]:
         """Open a connection for one call; what is not committed when it closes is rolled back."""
-        is_absent = not os.path.lexists(self.path)
+        is_absent = not self._exists()
         if for_writing and not self._is_ready:
             self._prepare()
         elif for_writing and not is_absent and not self._is_writable():
@@ -182,7 +190,7 @@ class LogFile:
         try:
             connection.execute("SELECT 1 FROM main.sqlite_master LIMIT 1").fetchone()
         except sqlite3.OperationalError as error:
-            if not _needs_place(error) or not os.path.lexists(self.path):
+            if not _needs_place(error) or not self._exists():
                 raise
             return False
         return True
@@ -243,7 +251,10 @@ class LogFile:
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
                 raise self._error(sqlite3.SQLITE_FULL) from error
             if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-                raise self._error(sqlite3.SQLITE_READONLY) from error
+                may_read = os.access(self.path.parent, os.X_OK) and (
+                    not os.path.lexists(self.path) or os.access(self.path, os.R_OK)
+                )
+                raise self._error(sqlite3.SQLITE_READONLY if may_read else sqlite3.SQLITE_PERM) from error
             what = f"{self.name} cannot be used: {error.strerror}."
             raise LogFileError(what, "Choose another folder.", sqlite3.SQLITE_CANTOPEN) from error
 
@@ -259,7 +270,10 @@ class LogFile:
             case sqlite3.SQLITE_FULL:
                 what = f"The disk is full: this was not saved in {path}."
                 fix = f"{again} Free some space and try again."
-            case sqlite3.SQLITE_READONLY | sqlite3.SQLITE_PERM | sqlite3.SQLITE_AUTH:
+            case sqlite3.SQLITE_PERM:
+                what = f"You may not read {path} or its folder."
+                fix = f"{again} Ask its owner for permission."
+            case sqlite3.SQLITE_READONLY | sqlite3.SQLITE_AUTH:
                 what = f"{path} or its folder is read-only, so this was not saved."
                 fix = f"{again} Make both writable, or copy the workspace to a folder where you may write."
             case sqlite3.SQLITE_CANTOPEN if not os.path.lexists(self.path):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -17,7 +16,8 @@ from core.decisions.causes import CAUSE_WORDS, CAUSES
 from core.decisions.checks import class_name
 from core.decisions.log import DecisionLog
 from core.decisions.records import Entry, Item
-from core.decisions.table import ITEM, escape_formulas
+from core.decisions.table import ITEM
+from core.runtime.csv_files import write_csv
 from core.runtime.errors import UserError
 from core.runtime.files import write_json
 from core.runtime.replacing import check_export_folder, replacing_folder
@@ -161,8 +161,8 @@ def write_decision_files(
     """Write tables, by name (:data:`TABLES`), into the folder ``out``; an earlier export there is replaced as a whole.
 
     csv and parquet: one file per table; json: all tables in ``decisions.json``. In csv, text that a spreadsheet would
-    interpret as a formula begins with an apostrophe (:func:`core.decisions.table.escape_formulas`), which importing the
-    file removes.
+    interpret as a formula begins with an apostrophe (:func:`core.runtime.csv_files.escape_formulas`), which importing
+    the file removes.
 
     Raises:
         UserError: the folder cannot be written; an earlier export there is then unchanged.
@@ -170,9 +170,7 @@ def write_decision_files(
     with replacing_folder(out, _FILES) as folder:
         for name, table in tables.items():
             if "csv" in formats:
-                safe = escape_formulas(_encodable(table))
-                # Every text is quoted: a carriage return outside quotes would end the row.
-                safe.to_csv(folder / f"{name}.csv", index=False, quoting=csv.QUOTE_NONNUMERIC)
+                write_csv(_encodable(table), folder / f"{name}.csv")
             if "parquet" in formats:
                 _encodable(table).to_parquet(folder / f"{name}.parquet", index=False)
         if "json" in formats:

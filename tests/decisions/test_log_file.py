@@ -363,6 +363,20 @@ def test_an_absent_log_that_cannot_be_created_is_empty_until_it_can(
     assert len(log.current()) == len(DecisionLog(path).current()) == 1
 
 
+def test_a_log_in_a_folder_that_may_not_be_searched_is_not_taken_for_an_empty_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: Path) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+
+    path = filled(tmp_path / "decisions.sqlite")
+    monkeypatch.setattr(Path, "lstat", refuse)
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    with pytest.raises(database.LogFileError) as refused:
+        DecisionLog(path)
+    assert sqlite_code(refused.value) == sqlite3.SQLITE_PERM
+
+
 CODES = {
     sqlite3.SQLITE_IOERR_FSYNC: sqlite3.SQLITE_IOERR,
     sqlite3.SQLITE_IOERR_READ: sqlite3.SQLITE_IOERR,

@@ -10,6 +10,8 @@ from playwright.sync_api import Page, expect
 
 from core.decisions.causes import CAUSE_WORDS
 from core.decisions.log import DecisionLog
+from core.review.filters import Filters
+from core.review.saved_views import save_view
 from core.ui.review.detail import REASONS
 from core.workspace.workspace import Workspace
 from tests.e2e.review_pages import (
@@ -233,6 +235,8 @@ def test_other_keys(review: Page, workspace: Workspace) -> None:
 def test_filters_views_and_their_link(page: Page, url: str, workspace: Workspace) -> None:
     table = workspace.runs.all("queue")[0].table("items.parquet")
     some = str(table["class"].iloc[0])
+    for name in ("name", "save"):  # what the keys of other widgets end with
+        save_view(workspace.folder, name, Filters())
     open_review(page, url, workspace, f"&given={some}&state=undecided&order=margin")
     of_class = table[table["class"] == some].sort_values("margin", ascending=False, kind="stable")
     expect(tiles(page)).to_have_count(len(of_class))
