@@ -33,16 +33,6 @@ COLUMNS = (*ITEM, "verdict", "label", "cause", "reason", "reviewer", "source", "
 VERDICTS = ("keep", "remove", "relabel", "unsure")
 
 
-def escape_formulas(table: pd.DataFrame) -> pd.DataFrame:
-    """Return a table for csv: text that a spreadsheet would interpret as a formula is preceded by an apostrophe."""
-    return table.replace(r"^('*[=+\-@\t\r\n])", r"'\1", regex=True)
-
-
-def unescape_formulas(table: pd.DataFrame) -> pd.DataFrame:
-    """Return the table of text that :func:`escape_formulas` escaped."""
-    return table.replace(r"^'('*[=+\-@\t\r\n])", r"\1", regex=True)
-
-
 def given_classes(rows: pd.DataFrame) -> dict[Item, str]:
     """Return the given class of every image and every instance of a task table.
 
