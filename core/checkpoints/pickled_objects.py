@@ -96,11 +96,12 @@ class _DictStandIn:
         return {}
 
 
-class _ListStandIn(list[Any]):
-    """A stand-in for sequences that are filled like lists."""
+class _ListStandIn:
+    """A stand-in for sequences that are filled like lists; PyTorch before 2.14 fills nothing but plain ones."""
 
-    def __init__(self, *_: Any) -> None:
-        super().__init__()
+    def __new__(cls, *_: Any) -> Any:
+        """Return a plain list."""
+        return []
 
 
 def check_pickle(path: Path, pickle: bytes) -> frozenset[str]:
