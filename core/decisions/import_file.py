@@ -25,8 +25,8 @@ from core.decisions.image_names import with_image_ids
 from core.decisions.log import DecisionLog, LogTransaction
 from core.decisions.records import ISSUE_VERDICTS, Decision, Entry, Item, Operation, Verdict, check_reviewer
 from core.decisions.table import COLUMNS, ITEM, VERDICTS
-from core.runtime.csv_files import unescape_formulas
 from core.decisions.texts import COMMENT_LENGTH, REVIEWER_LENGTH, is_blank, text_fault
+from core.runtime.csv_files import unescape_formulas
 from core.runtime.errors import UserError
 from core.runtime.files import content_hash
 from core.tasks.tables import read_table
