@@ -6,7 +6,8 @@ from core.ui.load.images import images_step
 from core.ui.load.model import model_step
 from core.ui.load.tasks import tasks_step
 from core.ui.load.workspace import workspace_step
-from core.ui.shell.context import free_page, report_errors
+from core.ui.shell.context import free_page
+from core.ui.shell.guard import report_errors
 from core.ui.shell.uploads import uploads_panel
 
 with free_page("Load"):

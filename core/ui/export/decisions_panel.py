@@ -14,7 +14,8 @@ from core.decisions.table import COLUMNS
 from core.runtime.errors import UserError
 from core.ui.export.results import zip_files
 from core.ui.shell.command import command_block
-from core.ui.shell.context import Context, report_errors
+from core.ui.shell.context import Context
+from core.ui.shell.guard import report_errors
 from core.ui.shell.isolated import call_value, is_started, prepare_calls, start_call
 from core.ui.shell.text import plain
 from core.ui.shell.uploads import save_upload

@@ -20,7 +20,8 @@ from core.ui.grid.component import Tile, image_grid
 from core.ui.load.shared import new_result, show_report, start_job
 from core.ui.shell import settings_widgets as widgets
 from core.ui.shell.command import show_commands
-from core.ui.shell.context import keep_widget_state, report_errors
+from core.ui.shell.context import keep_widget_state
+from core.ui.shell.guard import report_errors
 from core.ui.shell.isolated import call_folder, call_value, drop_call, prepare_calls, start_call
 from core.ui.shell.jobs import job_panel
 from core.ui.shell.paths import PathEntry, path_input

@@ -23,7 +23,7 @@ from core.ui.load.shared import choose_folder, name_input, newest_first, place_f
 from core.ui.load.training import live_curve, model_curve
 from core.ui.shell import settings_widgets as widgets
 from core.ui.shell.command import show_commands
-from core.ui.shell.context import report_errors
+from core.ui.shell.guard import report_errors
 from core.ui.shell.isolated import call_value, drop_call, prepare_calls, start_call
 from core.ui.shell.jobs import is_running, job_panel, jobs_of
 from core.ui.shell.paths import PathEntry, path_input

@@ -13,7 +13,8 @@ from core.checkpoints.model import model_sequence
 from core.runtime.errors import UserError
 from core.runtime.files import library
 from core.tasks.generate import tasks_sequence
-from core.ui.shell.context import keep_widget_state, show_error
+from core.ui.shell.context import keep_widget_state
+from core.ui.shell.guard import show_error
 from core.ui.shell.jobs import jobs_of
 from core.ui.shell.text import plain
 from core.workspace.workspace import library_jobs

@@ -15,7 +15,7 @@ from core.tasks.settings import HELDOUT_PARTS, PRESETS, TaskSettings
 from core.ui.load.shared import choose_folder, name_input, newest_first, place_for, start_job
 from core.ui.shell import settings_widgets as widgets
 from core.ui.shell.command import show_commands
-from core.ui.shell.context import report_errors
+from core.ui.shell.guard import report_errors
 from core.ui.shell.jobs import is_running, job_panel
 from core.ui.shell.text import plain
 from core.ui.shell.uploads import save_upload

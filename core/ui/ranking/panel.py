@@ -10,7 +10,8 @@ from core.actions.evaluate import KIND, cache_key
 from core.influence.methods import DEFAULT
 from core.influence.settings import SELF_INFLUENCE
 from core.ui.ranking.method_panel import choose_method
-from core.ui.shell.context import Context, choose_ranking, show_error, table
+from core.ui.shell.context import Context, choose_ranking, table
+from core.ui.shell.guard import show_error
 from core.ui.shell.jobs import job_panel, start, start_button
 from core.ui.trust.panel import trust_panel
 from core.workspace.runs import Run

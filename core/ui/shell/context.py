@@ -1,4 +1,4 @@
-"""Provide what every page starts with: the guard, the open workspace, the reviewer, and error messages."""
+"""Provide what every page starts with: the open workspace, the reviewer, and the guard of its body."""
 
 from __future__ import annotations
 
@@ -17,9 +17,7 @@ from core.runtime.errors import TransientError, UserError
 from core.runtime.files import file_version
 from core.ui.ranking.method_text import differences
 from core.ui.shell.damaged import show_damaged
-from core.ui.shell.guard import begin_page, page_body
-from core.ui.shell.guard import report_errors as report_errors
-from core.ui.shell.guard import show_error as show_error
+from core.ui.shell.guard import begin_page, page_body, report_errors
 from core.ui.shell.login import log_in, log_out_button
 from core.workspace.demos import DEMOS, open_demo
 from core.workspace.runs import Run

@@ -15,7 +15,8 @@ from core.ui.charts.common import CONFIG
 from core.ui.charts.edit import Dot, edit_figure
 from core.ui.edit.results import NET_NOTE, direction, in_points
 from core.ui.ranking.panel import newest_evaluation
-from core.ui.shell.context import Context, show_error
+from core.ui.shell.context import Context
+from core.ui.shell.guard import show_error
 from core.ui.shell.text import count, minute_of, plain
 from core.ui.whatif.panel import INTERVAL_NOTE, show_tasks
 
