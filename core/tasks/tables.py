@@ -114,7 +114,9 @@ def _parse_csv(path: Path, content: bytes, text_columns: Sequence[str] | None) -
     check_unique(header, path.name)
     # Names are text even if they look like numbers, and "NA" is an ordinary name.
     types = str if text_columns is None else dict.fromkeys(text_columns, str)
-    return pd.read_csv(io.StringIO(text), dtype=types, keep_default_na=False, **_EXACT_FLOATS)
+    # Before 3.1, the fast parser of pandas ends a text at a NUL, which would be another name without a word.
+    parser = {"engine": "python"} if _PANDAS < (3, 1) and "\0" in text else _EXACT_FLOATS
+    return pd.read_csv(io.StringIO(text), dtype=types, keep_default_na=False, **parser)
 
 
 def _parse_json(path: Path, content: bytes, what: str) -> pd.DataFrame | dict[str, Any]:
