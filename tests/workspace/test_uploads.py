@@ -33,7 +33,8 @@ def test_there_are_none_at_first() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "stored"), [("a b.zip", "a-b.zip"), ("../../etc/passwd", "passwd"), ("", "upload"), (".x" * 99, None), ("𝒙" * 99, None)]
+    ("name", "stored"),
+    [("a b.zip", "a-b.zip"), ("../../etc/passwd", "passwd"), ("", "upload"), (".x" * 99, None), ("𝒙" * 99, None)],
 )
 def test_names_are_those_of_files_in_the_folder(name: str, stored: str | None) -> None:
     path = store_upload(name, b"content")
