@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from typing_extensions import TypedDict
 
 from core.actions.compute import Compute, load
 from core.actions.images import ImportOptions, listing_of
@@ -24,6 +25,7 @@ from core.editing.measured_cost import WorkEstimate, estimate_costs
 from core.maml.settings import TrainSettings
 from core.runtime.errors import UserError
 from core.runtime.progress import Progress, format_count, format_names
+from core.runtime.stored import Finite, Text
 from core.tasks.generate import TaskFolder, read_folder
 from core.workspace.workspace import Project, check_fit
 
@@ -49,6 +51,22 @@ class Inspection:
 
     def __add__(self, other: Inspection) -> Inspection:
         return Inspection(self.found + other.found, self.faults + other.faults, self.costs + other.costs)
+
+
+class _Estimate(TypedDict):
+    stage: Text
+    how_much: Text
+    low: Finite
+    high: Finite
+    gb: Finite
+
+
+class InspectionResult(TypedDict):
+    """The JSON of an :class:`Inspection`, which the inspect command prints."""
+
+    found: list[Text]
+    faults: list[Text]
+    costs: list[_Estimate]
 
 
 def inspect_checkpoint_file(checkpoint: Path, backbone: str, tasks: Path | None) -> Inspection:

@@ -8,6 +8,7 @@ code). A job outlives the server that started it, and every session sees the sam
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import re
 import secrets
@@ -33,7 +34,7 @@ from core.runtime.errors import TransientError, UserError
 from core.runtime.files import read_regular_file, write_json, write_text_atomically
 from core.runtime.progress import PROGRESS_FILE_VARIABLE, ProgressState
 from core.runtime.replacing import make_folder
-from core.runtime.stored import OPEN, Count, Text, read_stored
+from core.runtime.stored import OPEN, Count, Form, Text, read_stored, validate
 from core.workspace.runner import CANCEL, DESCRIPTION, EXIT, GRACE_SECONDS, PID
 
 Status = Literal["running", "done", "failed", "cancelled", "lost"]
@@ -103,6 +104,19 @@ class Job:
     def results(self) -> list[str]:
         """Return the lines of its standard output: the paths it wrote."""
         return [line for line in os.fsdecode(self._read(_STDOUT)).split("\n") if line]
+
+    def json_result(self, form: type[Form]) -> Form:
+        """Return the last line of its standard output, which is JSON, as ``form``.
+
+        Raises:
+            UserError: there is none, or it is damaged.
+        """
+        path = self.folder / _STDOUT
+        try:
+            content = json.loads(self.results()[-1])
+        except (IndexError, ValueError, RecursionError) as error:
+            raise UserError(f"{path} does not end with a result.", "Start the job again.") from error
+        return validate(content, form, path, fix="Start the job again.")
 
     def is_refused(self) -> bool:
         """Return whether it failed because of its input or settings, as it would again."""

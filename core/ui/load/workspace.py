@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pandas as pd
 import streamlit as st
 
+from core.actions.inspect import InspectionResult
 from core.editing.measured_cost import WorkEstimate
 from core.runtime.errors import UserError
 from core.ui.load.shared import show_report, start_job
@@ -25,7 +25,7 @@ def workspace_step(tasks: Path, model: Path) -> None:
     jobs = jobs_of(library_jobs(), "inspect")
     job = next((job for job in jobs if list(job.args) == line), None)
     if job and job.status() == "done" and job.results():
-        _report(json.loads(job.results()[-1]))
+        _report(job.json_result(InspectionResult))
     if st.button("Estimate costs", key="load_inspect", disabled=job is not None and job.status() == "running"):
         start_job("Estimate costs", line)
     job_panel(library_jobs(), "inspect")
@@ -39,7 +39,7 @@ def workspace_step(tasks: Path, model: Path) -> None:
     show_commands(line[:-1], ["open", "--tasks", str(tasks), "--model", str(model), "--workspace", name])
 
 
-def _report(report: dict) -> None:
+def _report(report: InspectionResult) -> None:
     show_report(report)
     if costs := [WorkEstimate(**cost) for cost in report["costs"]]:
         rows = [
