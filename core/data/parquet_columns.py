@@ -38,8 +38,7 @@ def read_columns(
         check_unique(schema.names, name)
         kinds = {field.name: field.type for field in schema}
         plain = [column for column, kind in kinds.items() if _is_plain(value_type(kind), with_times)]
-        limit = min(max_rows, _MANY_ROWS + _ROWS_PER_BYTE * len(content))
-        sizes = check_parquet(content, name, limit, plain) if plain else None
+        sizes = check_parquet(content, name, row_limit(len(content), max_rows), plain) if plain else None
         if sizes and sizes.unpacked > MAX_UNPACKED:
             what = f"{name} would unpack to {sizes.unpacked:,} bytes."
             raise UserError(what, f"The maximum is {MAX_UNPACKED:,} bytes; leave out the columns that are not needed.")
@@ -54,6 +53,11 @@ def read_columns(
         what = f"{name} is damaged or not a parquet file: {str(error)[:200]}."
         raise UserError(what, "Write it again.") from error
     return columns, {column: kind for column, kind in kinds.items() if column not in columns}
+
+
+def row_limit(size: int, max_rows: int) -> int:
+    """Return the number of rows that a table of ``size`` bytes may have."""
+    return min(max_rows, _MANY_ROWS + _ROWS_PER_BYTE * size)
 
 
 def column_values(column: pa.ChunkedArray) -> list[Any]:

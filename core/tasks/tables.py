@@ -24,7 +24,7 @@ from core.data.parquet_columns import (
 )
 from core.runtime.errors import UserError
 from core.runtime.failed_downloads import HEAD_BYTES, check_download
-from core.runtime.reading import check_location, read_input
+from core.runtime.reading import check_input, read_input
 
 FORMATS = ("parquet", "csv", "json")
 TEXT = ("task_id", "role", "image_id", "class")
@@ -52,8 +52,7 @@ def read_table(path: Path, what: str = "task list", text: Sequence[str] | None =
 
 def read_content(path: Path, what: str = "task list") -> bytes:
     """Return the content of a table's file, for :func:`parse_table`."""
-    if not check_location(path).exists():
-        raise UserError(f"{path} does not exist.", f"Specify the path of a {what}.")
+    check_input(path)
     if path.suffix[1:] not in FORMATS:
         raise unknown_format_error(path, what)
     return read_input(path, MAX_BYTES[path.suffix])

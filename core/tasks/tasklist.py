@@ -45,6 +45,7 @@ from core.tasks.tables import parse_table, read_content, unknown_format_error
 COLUMNS = ("task_id", "role", "image_id", "label", "class", "weight")
 ROLES = ("support", "query")
 KEY = ["task_id", "role", "image_id"]
+_MAX_INTEGER = 1 << 64
 _SURROGATE = re.compile("[\ud800-\udfff]")  # what UTF-8 cannot encode
 
 
@@ -139,7 +140,7 @@ def _convert(values: pd.Series, check: Callable[[pd.Series, pd.Series, str, str]
     """Return one column in its standard type."""
     if values.name in ("label", "weight"):
         is_label = values.name == "label"
-        scalar = values.astype(object).where(values.map(np.isscalar))  # JSON may contain lists and objects
+        scalar = values.astype(object).where(values.map(_is_number_or_text))
         number = pd.Series(pd.to_numeric(scalar, errors="coerce").to_numpy(np.float64, na_value=np.nan))
         is_flag = values.astype(object).map(lambda value: isinstance(value, bool | np.bool_))
         bad = number.isna() | (is_label & (is_flag | (number.abs() >= 2**63) | (number % 1 != 0)))
@@ -150,6 +151,11 @@ def _convert(values: pd.Series, check: Callable[[pd.Series, pd.Series, str, str]
     length = f"has more than {MAX_CHARACTERS:,} characters"
     check(texts.str.len() > MAX_CHARACTERS, texts, length, "Shorten it.")
     return texts
+
+
+def _is_number_or_text(value: Any) -> bool:
+    """Return whether a value is no list or object, which JSON may contain, and no integer that a float cannot hold."""
+    return bool(np.isscalar(value)) and not (isinstance(value, int) and abs(value) > _MAX_INTEGER)
 
 
 def _is_name(value: Any) -> bool:

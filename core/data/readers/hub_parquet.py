@@ -19,7 +19,7 @@ from cachetools import LRUCache
 from core.data.archive import FolderTree, Tree, ZipTree, file_stamp, open_tree
 from core.data.decode import Raw, UnreadableError
 from core.data.listing import SPLITS, Listing
-from core.data.parquet_columns import MAX_UNPACKED, column_values, is_text, value_type
+from core.data.parquet_columns import MAX_UNPACKED, column_values, is_text, row_limit, value_type
 from core.data.parquet_pages import check_parquet
 from core.data.readers.common import ReadOptions, is_image, source_name, split_word
 from core.data.readers.huggingface_columns import (
@@ -266,7 +266,7 @@ def _read_shard(file: Path) -> _Shard:
         schema = pq.read_schema(file)
         columns = columns_of_schema(schema, _features(schema, file), file)
         check_types(schema, columns, file, "its description")
-        check_parquet(file, file, MAX_ROWS, (columns.image, columns.label))
+        check_parquet(file, file, row_limit(file.stat().st_size, MAX_ROWS), (columns.image, columns.label))
         shared = [columns.label] if is_text(value_type(schema.field(columns.label).type)) else []
         # As a dictionary, equal texts take up memory once.
         with pq.ParquetFile(file, read_dictionary=shared, buffer_size=_BUFFER) as opened:
