@@ -485,7 +485,7 @@ class TestExport:
         a = items["image"][0].image_id
         table = pd.DataFrame(
             {"rank": [0], "level": ["image"], "task_id": [""], "role": [""], "image_id": [a], "class": ["0"]}
-        ).assign(suspicion=2.5, probability=0.75, suggested="7")
+        ).assign(suspicion=2.5, probability=0.75, suggested="7", second="1", occurrences=1)
 
         def work(run: Any) -> None:
             run.write_table("items.parquet", table)
