@@ -247,6 +247,8 @@ class LogFile:
             yield
         except sqlite3.Error as error:
             raise self._error(getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR), error) from error
+        except UnicodeDecodeError as error:  # of sqlite3 itself, about a message that quotes damaged bytes
+            raise damage_error(self.name, error.object.decode("utf-8", "replace")) from error
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
                 raise self._error(sqlite3.SQLITE_FULL) from error

@@ -181,7 +181,7 @@ def _attempt(act: Callable[[], T]) -> tuple[T | None, str]:
     """Return what a function returns, and why the operation is rejected; an error that may pass is raised."""
     try:
         return act(), ""
-    except TransientError:
+    except (TransientError, UnicodeDecodeError):  # the latter of sqlite3, about a damaged file
         raise
     except UserError as error:
         return None, str(error)

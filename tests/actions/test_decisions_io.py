@@ -485,11 +485,11 @@ class TestExport:
         a = items["image"][0].image_id
         table = pd.DataFrame(
             {"rank": [0], "level": ["image"], "task_id": [""], "role": [""], "image_id": [a], "class": ["0"]}
-        ).assign(suspicion=2.5, probability=0.75, suggested="7", second="1", occurrences=1)
+        ).assign(suspicion=2.5, probability=0.75, suggested="7", suggested_probability=0.5, second="1", occurrences=1)
 
         def work(run: Any) -> None:
             run.write_table("items.parquet", table)
-            run.write_json("summary.json", {"ranking": "loss", "calibrated": True})
+            run.write_json("summary.json", {"level": "image", "items": 1, "ranking": "loss", "calibrated": True})
 
         run = decided.runs.get_or_compute(KIND, queue_key(decided), work)
         try:

@@ -54,6 +54,10 @@ def cut(size: int) -> Callable[[Path], None]:
     return make
 
 
+def with_bytes(old: bytes, new: bytes) -> Callable[[Path], None]:
+    return lambda path: path.write_bytes(filled(path).read_bytes().replace(old, new, 1))
+
+
 def without(statement: str) -> Callable[[Path], None]:
     return lambda path: database_with(filled(path), statement)
 
@@ -101,6 +105,7 @@ REFUSED: dict[str, tuple[Callable[[Path], Any], int]] = {
     "without a column": (without("ALTER TABLE entries DROP COLUMN cause"), sqlite3.SQLITE_CORRUPT),
     "without its version": (without("PRAGMA user_version = 0"), sqlite3.SQLITE_CORRUPT),
     "with a negative version": (without("PRAGMA user_version = -1"), sqlite3.SQLITE_CORRUPT),
+    "a damaged schema": (with_bytes(b"TRIGGER", b"TR\xc3GGER"), sqlite3.SQLITE_CORRUPT),
     "newer": (without("PRAGMA user_version = 4"), sqlite3.SQLITE_MISMATCH),
 }
 
