@@ -174,7 +174,7 @@ class _Cost(TypedDict):
 class _Start(TypedDict):
     __pydantic_config__ = OPEN  # type: ignore[misc]
     number: Count
-    losses: list[Number]
+    losses: list[Number | None]
     tasks: Count
     kind: NotRequired[Text]
 
