@@ -35,8 +35,8 @@ def contents(folder: Path) -> dict[str, str]:
     for path in sorted(folder.glob("model*/model.json")):
         parts[f"model {path.parent.name}"] = load_model(path.parent).hash
     for name in ("exported", "old"):
-        for path in sorted((folder / name).glob("*")):
-            parts[f"{name}/{path.name}"] = _file(path)
+        if (folder / name).exists():
+            parts[name] = _folder(folder / name)
     if (folder / "report.html").exists():
         parts["report"] = re.sub(r"\d\d:\d\d(:\d\d)?|\d+ s", "", (folder / "report.html").read_text())[-40:]
     return parts
@@ -55,10 +55,14 @@ def _workspace(workspace: Workspace) -> dict[str, str]:
         run = workspace.runs.get(run_folder.name)
         assert run.config["kind"] == run.kind
         assert run.finished
-        for path in sorted(run.folder.rglob("*")):
-            if path.is_file() and path.name != "provenance.json":
-                parts[f"{name} {run.id} {path.relative_to(run.folder)}"] = _file(path)
+        parts[f"{name} {run.id}"] = _folder(run.folder)
     return parts
+
+
+def _folder(folder: Path) -> str:
+    """Return one digest of all files, so that a folder of some of them is neither the old nor the new one."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != "provenance.json")
+    return _digest(repr([(str(path.relative_to(folder)), _file(path)) for path in files]).encode())
 
 
 def _file(path: Path) -> str:

@@ -53,7 +53,6 @@ SCENARIOS = {
     scenario.name: scenario
     for scenario in (
         Scenario("decide", ("review", "decide", *W, "--as", "keep", "--first", "3", "--reviewer", "Ann")),
-        Scenario("comment", ("review", "snapshot", "one", *W)),
         Scenario("import", ("review", "import", "decisions.json", *W)),
         Scenario("images", ("data", "--path", "pictures", "--name", "pets")),
         Scenario("tasks", (*TASKS, "--noise", "tasks:0.5:0.5", "--seed", "1", "--out", "tasks2")),

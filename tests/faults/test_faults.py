@@ -98,3 +98,26 @@ def unflushed(trace: list[str]) -> list[str]:
             if str(Path(new).parent) not in later and ".writing" not in new and not new.endswith(".replaced"):
                 wrong.append(f"its folder was not flushed: {new}")
     return wrong
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("kind", ["read-only", "full"])
+def test_real_file_systems(kind: str, tmp_path: Path) -> None:
+    namespace = ["unshare", "-m"] if os.geteuid() == 0 else ["unshare", "-rm"]
+    probe = [*namespace, "mount", "-t", "tmpfs", "none", tmp_path]
+    if shutil.which("unshare") is None or subprocess.run(probe, capture_output=True, check=False).returncode:
+        pytest.skip("needs the right to mount")
+    asked = {"kind": kind, "base": str(tmp_path / "base"), "place": str(tmp_path / "place")}
+    done = subprocess.run(
+        [*namespace, sys.executable, "-m", "tests.faults.mounts", json.dumps(asked)],
+        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
+        cwd=ROOT,
+        text=True,
+        capture_output=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    rows = [json.loads(line) for line in done.stdout.splitlines()]
+    assert len(rows) > 10
+    assert not problems(rows)

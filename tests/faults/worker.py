@@ -181,9 +181,9 @@ def faults_of(outcome: Outcome, before: Any, after: Any, reference: Any, second:
         wrong.append(f"not a sentence: {outcome.err[-600:]}")
     if outcome.code == EXPLAINED and not outcome.err.strip():
         wrong.append("no explanation")
-    if after != reference and after != before and "traceback" in after:
+    if "traceback" in after:
         wrong.append(f"does not open: {after['traceback'][-600:]}")
-    elif after not in (before, reference):
+    elif any(after.get(name) not in (before.get(name), reference.get(name)) for name in {*before, *after}):
         wrong.append(f"neither before nor after: {differences(before, after)} / {differences(reference, after)}")
     if outcome.code == 0 and after != reference:
         wrong.append(f"acknowledged and lost: {differences(reference, after)}")
