@@ -25,7 +25,7 @@ from core.maml.evaluation import Interval, evaluate
 from core.maml.recipes import recipe_for
 from core.maml.training import train
 from core.runtime.errors import UserError
-from core.runtime.files import content_hash
+from core.runtime.hashing import content_hash
 from core.runtime.memory import disable_malloc_trim
 from core.tasks.generate import generate
 from core.tasks.settings import TaskSettings

@@ -43,7 +43,8 @@ from core.maml.evaluation import Interval, evaluate
 from core.maml.recipes import recipe_for
 from core.maml.settings import Backbone
 from core.maml.training import train
-from core.runtime.files import content_hash, read_json, write_json
+from core.runtime.files import read_json, write_json
+from core.runtime.hashing import content_hash
 from core.runtime.memory import disable_malloc_trim
 from core.tasks.generate import TaskFolder, generate
 from core.tasks.settings import TaskSettings

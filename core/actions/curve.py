@@ -17,7 +17,7 @@ from core.maml.evaluation import evaluate
 from core.maml.settings import TrainSettings
 from core.runtime.distributed import world
 from core.runtime.errors import UserError
-from core.runtime.files import content_hash
+from core.runtime.hashing import content_hash
 from core.runtime.program import command_line
 from core.runtime.progress import Progress
 from core.workspace.runs import Run, RunWriter

@@ -34,7 +34,7 @@ from core.maml.cost import seconds_of, training_passes
 from core.maml.loaded import Loaded
 from core.runtime.distributed import world
 from core.runtime.errors import TransientError, UserError
-from core.runtime.files import content_hash
+from core.runtime.hashing import content_hash
 from core.runtime.memory import peak_memory
 from core.runtime.progress import Progress, SubProgress
 from core.workspace.runs import Run, RunWriter

@@ -15,7 +15,7 @@ from core.maml.backbone import Params
 from core.maml.evaluation import evaluate
 from core.maml.loaded import Loaded
 from core.maml.training import check_finite, stationarity, train
-from core.runtime.files import content_hash
+from core.runtime.hashing import content_hash
 from core.runtime.progress import Progress
 from core.tasks.tasklist import TaskList
 from core.workspace.runs import Run, RunWriter

@@ -18,7 +18,8 @@ from pathlib import Path
 from torch import nn
 
 from core.runtime.errors import UserError
-from core.runtime.files import content_hash, home, read_json, write_json
+from core.runtime.files import home, read_json, write_json
+from core.runtime.hashing import content_hash
 from core.runtime.program import command_line
 
 _FACTORY_NAME = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")

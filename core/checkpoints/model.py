@@ -30,7 +30,8 @@ from core.maml.objective import Bilevel
 from core.maml.settings import ModelFields
 from core.maml.training import Snapshot
 from core.runtime.errors import UserError
-from core.runtime.files import content_hash, write_json
+from core.runtime.files import write_json
+from core.runtime.hashing import content_hash
 from core.runtime.reading import check_input
 from core.runtime.replacing import replacing
 from core.runtime.sequence import next_number, number_of

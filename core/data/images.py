@@ -8,7 +8,7 @@ from functools import cached_property
 import numpy as np
 
 from core.runtime.errors import UserError
-from core.runtime.files import content_hash
+from core.runtime.hashing import content_hash
 
 
 def squeeze_grey(pixels: np.ndarray) -> np.ndarray:

@@ -40,7 +40,8 @@ from core.runtime.clock import timestamp
 from core.runtime.csv_files import write_csv
 from core.runtime.disk_errors import disk_errors
 from core.runtime.errors import UserError
-from core.runtime.files import ArrayFile, content_hash, file_version, library, write_json
+from core.runtime.files import file_version, library, write_json
+from core.runtime.hashing import ArrayFile, content_hash
 from core.runtime.progress import Progress, left_out_note
 from core.runtime.replacing import delete_scratch, flush_to_disk, replacing
 from core.runtime.sequence import next_number

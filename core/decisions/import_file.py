@@ -28,7 +28,7 @@ from core.decisions.table import COLUMNS, ITEM, VERDICTS
 from core.decisions.texts import COMMENT_LENGTH, REVIEWER_LENGTH, is_blank, text_fault
 from core.runtime.csv_files import unescape_formulas
 from core.runtime.errors import UserError
-from core.runtime.files import content_hash
+from core.runtime.hashing import content_hash
 from core.tasks.tables import read_table
 from core.tasks.tasklist import TaskList
 

@@ -28,7 +28,8 @@ from core.maml.loaded import Loaded
 from core.maml.recipes import recipe_for
 from core.maml.training import TrainSettings
 from core.runtime.disk_errors import disk_errors
-from core.runtime.files import content_hash, library
+from core.runtime.files import library
+from core.runtime.hashing import content_hash
 from core.runtime.progress import Progress
 from core.tasks.generate import TaskFolder, TaskSettings, write_folder
 from core.tasks.generate import draw_tasks as draw_task_folder

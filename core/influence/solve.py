@@ -35,7 +35,7 @@ from core.maml.objective import Bilevel
 from core.maml.storage import ResultStore, SaveStep, StepWriter
 from core.maml.vectors import flatten
 from core.runtime.errors import UserError
-from core.runtime.files import content_hash
+from core.runtime.hashing import content_hash
 from core.runtime.progress import Progress
 
 ITERATIONS_ADVICE = "Raise the damping or the number of iterations."

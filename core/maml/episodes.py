@@ -18,7 +18,7 @@ from core.data import ImageSet
 from core.maml.backbone import Params
 from core.maml.objective import Task
 from core.runtime.distributed import world
-from core.runtime.files import content_hash
+from core.runtime.hashing import content_hash
 from core.tasks.tasklist import TaskList
 
 

@@ -23,7 +23,7 @@ from core.maml.forward import jvp
 from core.maml.objective import Task, inner_loss
 from core.maml.vectors import flatten, unflatten
 from core.runtime.errors import UserError
-from core.runtime.files import content_hash
+from core.runtime.hashing import content_hash
 
 _MAX_NEWTON_STEPS, _MAX_HALVINGS = 50, 20
 

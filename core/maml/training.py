@@ -31,7 +31,7 @@ from core.maml.settings import TrainSettings
 from core.maml.vectors import flatten, flatten_each, unflatten
 from core.runtime.distributed import world
 from core.runtime.errors import UserError
-from core.runtime.files import content_hash
+from core.runtime.hashing import content_hash
 from core.runtime.progress import Progress
 from core.runtime.replacing import replacing
 

@@ -12,7 +12,8 @@ from typing_extensions import TypedDict
 from core.review.filters import Filters, from_params
 from core.runtime.disk_errors import disk_errors
 from core.runtime.errors import UserError
-from core.runtime.files import content_hash, write_json
+from core.runtime.files import write_json
+from core.runtime.hashing import content_hash
 from core.runtime.stored import OPEN, Text, read_stored
 
 FORMAT = 1

@@ -1,17 +1,13 @@
-"""Read and write text and JSON files, and hash content."""
+"""Read and write text and JSON files."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import stat
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import platformdirs
 
 from core.runtime.errors import UserError
@@ -19,8 +15,6 @@ from core.runtime.failed_downloads import check_downloaded_file
 from core.runtime.replacing import replacing
 
 HOME_VARIABLE = "TASKLENS_HOME"
-
-_BLOCK_BYTES = 1 << 22
 
 
 def home() -> Path:
@@ -108,36 +102,3 @@ def check_format(description: Any, path: Path, expected: int) -> None:
     """Raise UserError if a description that was read from ``path`` has another format than ``expected``."""
     if description["format"] != expected:
         raise UserError(f"{path} has format {description['format']!r:.40}, not {expected}.", "Update TaskLens.")
-
-
-def content_hash(*parts: Any) -> str:
-    """Return the SHA-256 (64 hex digits) of arrays, strings, bytes and JSON-serialisable values, in order."""
-    digest = hashlib.sha256()
-    for part in parts:
-        if isinstance(part, np.ndarray | ArrayFile):
-            digest.update(f"{part.dtype.str}{part.shape}".encode())
-            for block in part.blocks() if isinstance(part, ArrayFile) else [np.ascontiguousarray(part).data]:
-                digest.update(block)
-        elif isinstance(part, bytes):
-            digest.update(part)
-        else:
-            digest.update(json.dumps(part, sort_keys=True).encode())
-        digest.update(b"\x00")
-    return digest.hexdigest()
-
-
-@dataclass(frozen=True)
-class ArrayFile:
-    """A C-ordered array at the end of a file, which :func:`content_hash` reads in blocks rather than whole."""
-
-    path: Path
-    offset: int
-    dtype: np.dtype
-    shape: tuple[int, ...]
-
-    def blocks(self) -> Iterator[bytes]:
-        """Yield the bytes of the array in blocks."""
-        with self.path.open("rb") as stream:
-            stream.seek(self.offset)
-            while block := stream.read(_BLOCK_BYTES):
-                yield block

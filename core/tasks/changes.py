@@ -13,7 +13,7 @@ import pandas as pd
 from pydantic import TypeAdapter, ValidationError
 
 from core.runtime.errors import UserError
-from core.runtime.files import content_hash
+from core.runtime.hashing import content_hash
 from core.tasks.tasklist import KEY, TaskList
 
 Instance = tuple[str, str, str]

@@ -37,7 +37,7 @@ from core.data.listing import MAX_CHARACTERS
 from core.runtime.csv_files import unescape_formulas, write_csv
 from core.runtime.errors import UserError
 from core.runtime.errors import shown as quoted
-from core.runtime.files import content_hash
+from core.runtime.hashing import content_hash
 from core.runtime.replacing import replacing
 from core.tasks.tables import FORMATS as FORMATS
 from core.tasks.tables import parse_table, read_content, unknown_format_error

@@ -32,7 +32,8 @@ from core.runtime.clock import timestamp
 from core.runtime.disk_errors import disk_errors
 from core.runtime.distributed import world
 from core.runtime.errors import TransientError, UserError
-from core.runtime.files import content_hash, file_version, write_json
+from core.runtime.files import file_version, write_json
+from core.runtime.hashing import content_hash
 from core.runtime.replacing import delete_scratch, exchange, flush_to_disk, replacing
 from core.runtime.sequence import next_number, number_of
 from core.runtime.stored import check_table, read_stored, read_table

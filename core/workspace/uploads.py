@@ -9,7 +9,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from core.runtime.errors import TransientError, UserError
-from core.runtime.files import content_hash, library
+from core.runtime.files import library
+from core.runtime.hashing import content_hash
 from core.runtime.replacing import replacing
 from core.workspace.workspace import library_jobs
 

@@ -64,7 +64,7 @@ def test_an_invalid_description_is_refused(folder: Path, text: str) -> None:
 
 def test_a_newer_format_is_refused(folder: Path) -> None:
     change(folder, format=2)
-    with pytest.raises(UserError, match="format.* 2"):
+    with pytest.raises(UserError, match=r"format.* 2"):
         load_model(folder)
 
 

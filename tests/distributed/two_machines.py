@@ -18,7 +18,8 @@ from core.cli.common import announce_device, open_workspace
 from core.maml.settings import Compute
 from core.runtime.distributed import exit_process, joined, world
 from core.runtime.errors import UserError
-from core.runtime.files import HOME_VARIABLE, content_hash
+from core.runtime.files import HOME_VARIABLE
+from core.runtime.hashing import content_hash
 
 
 def product_hash(workspace: str) -> str:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from core.runtime.errors import UserError
-from core.runtime.files import content_hash
+from core.runtime.hashing import content_hash
 from core.tasks.changes import Changes, cleaned
 from core.tasks.tasklist import KEY, TaskList, from_rows
 from tests.problems import tiny_images, tiny_tasks

@@ -311,5 +311,5 @@ def test_an_unknown_job_is_refused(jobs: Jobs, job_id: str) -> None:
 
 def test_an_unwritable_folder_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match="Anything|cannot be written"):
+    with pytest.raises(UserError, match=r"Anything|cannot be written"):
         Jobs(tmp_path / "file", PYTHON).start("Anything", [])
