@@ -90,7 +90,8 @@ window.bench = (() => {
     await rest(1500);
     return seconds;
   };
-  return { ready, flip, decide, burst, bulk };
+  const saved = () => until(() => pending() === 0, performance.now());
+  return { ready, flip, decide, burst, bulk, press, saved };
 })();
 """
 

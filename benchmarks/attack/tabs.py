@@ -1,0 +1,116 @@
+"""Many reviewers at once: ten tabs on a queue of 10,000 items, each turning pages and deciding without a pause.
+
+Every tab is a reviewer of its own in a real browser, which shares the machine with the server. A page flip ends with
+the frame in which the other page's tiles are drawn. Afterwards every key that was pressed must be a row of the decision
+log, and the memory of the server must be that of the first minute.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import psutil
+from playwright.sync_api import sync_playwright
+
+from benchmarks.review_page import NAME, SCRIPT, prepare
+from core.runtime.files import HOME_VARIABLE
+from tests.e2e.browser import CHROMIUM_ARGS, NO_CHROMIUM, chromium_path
+from tests.e2e.server import ROOT, start_server
+
+TABS = 10
+PAUSE_MS = 1500
+"""Between two flips of a tab; the keys are pressed in between."""
+CLICK = f"""
+window.work = async (seconds) => {{
+  const flips = [], until = performance.now() + 1000 * seconds;
+  let keys = 0;
+  const rest = (ms) => new Promise((done) => setTimeout(done, ms));
+  while (performance.now() < until) {{
+    flips.push(await bench.flip());
+    for (let i = 0; i < 3; i++) {{ bench.press("k"); keys += 1; await rest({PAUSE_MS} / 3); }}
+  }}
+  await bench.saved();
+  window.worked = [flips, keys];
+}};
+"""
+
+
+@dataclass(frozen=True)
+class TabsFigures:
+    """What ten tabs did: seconds of flips, keys pressed and saved, megabytes of the server over time."""
+
+    flips: list[float]
+    keys: int
+    saved: int
+    megabytes: list[float]
+
+
+def measure_tabs(seconds: float, tabs: int = TABS) -> TabsFigures:
+    """Let the tabs work for some seconds."""
+    path = chromium_path()
+    if path is None:
+        raise SystemExit(NO_CHROMIUM)
+    with tempfile.TemporaryDirectory() as temporary:
+        home = Path(temporary)
+        os.environ[HOME_VARIABLE] = temporary
+        workspace = prepare(home)
+        server = start_server(ROOT / "app.py", home, {HOME_VARIABLE: temporary})
+        process = psutil.Process(server.process.pid)
+        try:
+            with sync_playwright() as playwright:
+                browser = playwright.chromium.launch(executable_path=path, args=list(CHROMIUM_ARGS))
+                pages = []
+                for number in range(tabs):
+                    page = browser.new_context(viewport={"width": 1400, "height": 900}).new_page()
+                    page.set_default_timeout(120_000)
+                    page.add_init_script(SCRIPT + CLICK)
+                    page.goto(f"{server.url}/review?workspace={NAME}")
+                    page.locator(".tile").first.wait_for()
+                    name = page.get_by_role("textbox", name="Reviewer")
+                    name.fill(f"reviewer {number}")
+                    name.press("Enter")
+                    page.wait_for_timeout(1500)
+                    page.evaluate("bench.ready()")
+                    pages.append(page)
+                for page in pages:
+                    page.evaluate(f"void work({seconds})")
+                megabytes, end = [], time.monotonic() + seconds
+                while time.monotonic() < end:
+                    megabytes.append(process.memory_info().rss / 1e6)
+                    pages[0].wait_for_timeout(1000 * min(15, max(0.1, end - time.monotonic())))
+                flips, keys = [], 0
+                for page in pages:
+                    page.wait_for_function("window.worked")
+                    own_flips, own_keys = page.evaluate("window.worked")
+                    flips, keys = flips + own_flips, keys + own_keys
+                megabytes.append(process.memory_info().rss / 1e6)
+                browser.close()
+        finally:
+            server.stop()
+        saved = len(workspace.decisions.history())
+    return TabsFigures(flips, keys, saved, megabytes)
+
+
+def report(figures: TabsFigures) -> dict[str, float]:
+    """Return the figures of a table."""
+    return {
+        "flips": len(figures.flips),
+        "median_flip_s": float(np.median(figures.flips)),
+        "p95_flip_s": float(np.percentile(figures.flips, 95)),
+        "keys": figures.keys,
+        "saved": figures.saved,
+        "first_mb": figures.megabytes[0],
+        "most_mb": max(figures.megabytes),
+        "last_mb": figures.megabytes[-1],
+    }
+
+
+if __name__ == "__main__":
+    import sys
+
+    print(report(measure_tabs(float(sys.argv[1]) if len(sys.argv) > 1 else 60)))
