@@ -7,7 +7,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from core.runtime.distributed import is_rank_zero, world
-from core.runtime.errors import UserError
+from core.runtime.errors import UserError, printable
 from core.runtime.program import command_line
 from core.runtime.progress import LiveProgress, Progress
 
@@ -86,9 +86,12 @@ def find_order(workspace: Workspace, name: str) -> Run:
 
 
 def message(line: str) -> None:
-    """Print a line to stderr, if it can be written; what is only a message must not stop the work."""
+    """Print a line to stderr, if it can be written; what is only a message must not stop the work.
+
+    Names in it cannot control the terminal.
+    """
     with suppress(OSError):
-        print(line, file=sys.stderr)
+        print(printable(line), file=sys.stderr)
 
 
 def this_command() -> str:

@@ -15,7 +15,7 @@ from core.cli.common import announce_device, interval_text, live_progress, messa
 from core.cli.options import Fields, SelectedFields, WorkspaceOption, with_settings
 from core.maml.settings import Compute, ModelFields, TrainSettings
 from core.runtime.distributed import single_process
-from core.runtime.errors import UserError
+from core.runtime.errors import UserError, printable
 from core.runtime.progress import format_count, format_names
 from core.runtime.settings import arguments_of, declared
 from core.tasks.settings import TaskSettings
@@ -300,9 +300,9 @@ def _print_report(report: Inspection, as_json: bool = False) -> None:
 
 
 def _report_text(report: Inspection) -> str:
-    lines = [FOUND, *(f"  {line}" for line in report.found)]
+    lines = [FOUND, *(f"  {printable(line)}" for line in report.found)]
     if report.faults:
-        lines += [FAULTS, *(f"  {line}" for line in report.faults)]
+        lines += [FAULTS, *(f"  {printable(line)}" for line in report.faults)]
     if report.costs:
         lines.append(COSTS)
     for cost in report.costs:

@@ -31,7 +31,7 @@ TEXT = ("task_id", "role", "image_id", "class")
 MAX_BYTES = {".parquet": 2_000_000_000, ".csv": 2_000_000_000, ".json": 1_000_000_000}
 """Maximum size of a file by its extension."""
 MAX_ROWS = 100_000_000
-_MAX_BRACKETS = 20_000_000  # lists and objects in JSON, an empty one of which takes up 64 bytes in memory
+_MAX_BRACKETS = 10_000_000  # lists and objects in JSON, an empty one of which takes up 64 bytes in memory
 _PANDAS = tuple(map(int, pd.__version__.split(".")[:2]))
 # From pandas 3.1 on, every number is parsed exactly, and the option is deprecated.
 _EXACT_FLOATS: dict[str, Any] = {} if _PANDAS >= (3, 1) else {"float_precision": "round_trip"}
