@@ -100,10 +100,9 @@ def test_long_claims_come_in_several_cookies(required: Configure) -> None:
 def test_forged_cookies_open_nothing(required: Configure, monkeypatch: pytest.MonkeyPatch) -> None:
     good = signed(ANA)
     payload, at, signature = good.rsplit(".", 2)
-    mallory, later, _ = signed({**ANA, "name": "Mallory"}).rsplit(".", 2)
+    mallory = signed({**ANA, "name": "Mallory"}).rsplit(".", 2)[0]
     forged = {
         "altered": f"{mallory}.{at}.{signature}",
-        "renewed": f"{payload}.{later[:-1]}A.{signature}",
         "cut": good[:-1],
         "no signature": payload,
         "other secret": signed(ANA, "d" * 32),
@@ -121,6 +120,8 @@ def test_forged_cookies_open_nothing(required: Configure, monkeypatch: pytest.Mo
         now = time.time()
         past.setattr("itsdangerous.timed.time.time", lambda: now - MONTH_AND_A_DAY - 1)
         forged["expired"] = signed(ANA)
+    old_payload, _, old_signature = forged["expired"].rsplit(".", 2)
+    forged["renewed"] = f"{old_payload}.{at}.{old_signature}"
     assert [name for name, cookie in forged.items() if passes(visitor(cookie), ("/",))] == []
 
 
