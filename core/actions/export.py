@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from typing import NotRequired
 
@@ -17,7 +16,7 @@ from core.runtime.clock import timestamp
 from core.runtime.csv_files import write_csv
 from core.runtime.errors import UserError
 from core.runtime.files import write_json
-from core.runtime.replacing import check_export_folder, replacing_folder
+from core.runtime.replacing import check_export_folder, copy_folder, replacing_folder
 from core.runtime.stored import OPEN, Text, Time, read_stored
 from core.tasks.changes import cleaned
 from core.tasks.exchange import LIBRARIES, write_foreign
@@ -100,7 +99,7 @@ def export(
         if len(relabelled):
             write_csv(relabelled, folder / "relabelled.csv")
         if edited is not None:
-            shutil.copytree(edited.folder / "model", folder / "model")
+            copy_folder(edited.folder / "model", folder / "model", is_hidden=True)
             write_state(load_model(folder / "model"), folder / "model")
         write_json(folder / "export.json", {**record, "notes": list(notes)})
     return out

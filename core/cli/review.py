@@ -348,15 +348,20 @@ def export(
 @review.command()
 def report(
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
-    out: Annotated[Path | None, Option(help="File to write. Default: exports/review.html of the workspace.")] = None,
+    out: Annotated[
+        Path | None, Option(help="File to write; - prints it. Default: exports/review.html of the workspace.")
+    ] = None,
 ) -> None:
     """Write a report of the review as one HTML file.
 
     It has images, curves, figures and the method. Prints its path.
     """
-    from core.actions.report import write_report
+    from core.actions.report import report_html, write_report
 
     opened = open_workspace(workspace)
+    if out == Path("-"):
+        print(report_html(opened))
+        return
     print(write_report(opened, out or opened.folder / "exports" / "review.html"))
 
 

@@ -27,7 +27,7 @@ def explain_output_error(error: OSError) -> int:
     discard_unwritable()
     if error.errno == errno.EPIPE and error.filename is None:
         return PIPE_CLOSED
-    raise disk_error(error) from error
+    raise disk_error(error, unnamed="the output") from error  # files are written inside disk_errors
 
 
 def discard_unwritable() -> None:

@@ -15,8 +15,6 @@ from core.runtime.errors import TransientError
 
 FULL_DISK = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 """Codes of a full disk, a used-up quota, and a file beyond the size that the system or ``ulimit -f`` allows."""
-OUTPUT = "the output"
-"""What an error without a file name is about: nothing but standard output is written outside :func:`disk_errors`."""
 
 _FULL = ("The disk is full: {path} was not written.", "Free some space and try again.")
 _FAULTY = (
@@ -61,11 +59,12 @@ def error_code(error: Exception) -> int | None:
     return int(found[1] or found[2]) if found else None
 
 
-def disk_error(error: Exception, path: Path | None = None) -> TransientError:
+def disk_error(error: Exception, path: Path | None = None, *, unnamed: str = "a file") -> TransientError:
     """Return an error of the operating system as a sentence with the file and what to do.
 
     Args:
         path: The file or folder that was being written; None: the file that ``error`` names, if any.
+        unnamed: What the sentence is about if no file is known.
     """
     named = _file_of(error)
     is_written = path is not None and (named is None or path == named or path.parent in named.parents)
@@ -73,11 +72,12 @@ def disk_error(error: Exception, path: Path | None = None) -> TransientError:
     why = os.strerror(code) if code else str(error)
     what, fix = _EXPLANATIONS.get(code or 0, _OTHER)
     words = {
-        "path": path if is_written else named or OUTPUT,
+        "path": path if is_written else named or unnamed,
         "verb": "written" if is_written else "used",
         "why": why[:1].lower() + why[1:],
     }
-    return TransientError(what.format(**words), fix)
+    sentence = what.format(**words)
+    return TransientError(sentence[:1].upper() + sentence[1:] if named is None and path is None else sentence, fix)
 
 
 @contextmanager

@@ -118,9 +118,15 @@ def _scratch(path: Path, replaced_names: Container[str], *, durable: bool = True
 
 
 def delete_scratch(folder: Path) -> None:
-    """Delete what killed writers left in a folder that no other process writes."""
+    """Delete what killed writers left in a folder; what a process uses, or is a former folder, stays."""
     for left in folder.glob(f".*{SCRATCH}"):
-        _delete(left)
+        with suppress(OSError):
+            descriptor = os.open(left, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                if _is_alone(descriptor) and not any(part.suffix == _OLD for part in left.iterdir()):
+                    _delete(left)
+            finally:
+                os.close(descriptor)
 
 
 def _scratch_name(name: str) -> str:
@@ -253,23 +259,30 @@ def _keep_others(old: Path, path: Path, replaced_names: Container[str]) -> None:
     for other in old.iterdir():
         if other.name not in replaced_names and not (path / other.name).exists():
             other.rename(path / other.name)
+    flush_to_disk(path)
     _delete(old)
 
 
-def copy_folder(source: Path, target: Path, *, ignore: Callable[[str], bool] = lambda name: False) -> None:
+def copy_folder(
+    source: Path, target: Path, *, ignore: Callable[[str], bool] = lambda name: False, is_hidden: bool = False
+) -> None:
     """Copy the files of a folder; an interrupted copy holds only whole files and can be repeated.
 
     Args:
         ignore: Says by the name of a file or folder whether it is left out.
+        is_hidden: Whether ``target`` is in a folder of :func:`replacing_folder`, which flushes the files itself.
     """
     with disk_errors(target):
-        make_folder(target)
+        make_folder(target, durable=not is_hidden)
         entries = sorted(source.iterdir())
     for entry in entries:
         if ignore(entry.name):
             continue
         if entry.is_dir():
-            copy_folder(entry, target / entry.name, ignore=ignore)
+            copy_folder(entry, target / entry.name, ignore=ignore, is_hidden=is_hidden)
+        elif is_hidden:
+            with disk_errors(target / entry.name):
+                shutil.copyfile(entry, target / entry.name)
         else:
             with replacing(target / entry.name) as temporary:
                 shutil.copyfile(entry, temporary)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from core.runtime.errors import UserError
 from core.runtime.files import home
-from core.runtime.replacing import copy_folder, replacing_folder
+from core.runtime.replacing import copy_folder, delete_scratch, replacing_folder
 from core.tasks.settings import TaskSettings
 from core.workspace.whatif_sets import Sets
 from core.workspace.workspace import Workspace, create
@@ -67,6 +67,7 @@ def open_demo(name: str, folder: Path | None = None) -> Workspace:
         return Workspace(place)  # of this or an earlier version; it may already hold decisions
     for run in sorted((source / "runs").glob("*-*")):
         _copy_run(run, place / "runs")
+    delete_scratch(place / "runs")
     sets, shipped = Sets(place / "sets"), Sets(source / "sets")
     for named in sorted(map(shipped.get, shipped.names()), key=lambda one: one.at):
         sets.save(named.name, named.changes, who=named.who, note=named.note)
@@ -77,4 +78,4 @@ def _copy_run(run: Path, runs: Path) -> None:
     """Copy a run; it appears when it is complete, as another process may open the same demo."""
     if not (runs / run.name).exists():
         with replacing_folder(runs / run.name, ()) as copied:
-            copy_folder(run, copied)
+            copy_folder(run, copied, is_hidden=True)

@@ -17,7 +17,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from core.runtime.disk_errors import disk_errors
-from core.runtime.replacing import SCRATCH
+from core.runtime.replacing import delete_scratch
 
 ABANDONED_SECONDS = 14 * 24 * 3600
 """Age, by the newest file, from which unfinished work that no process holds is deleted."""
@@ -88,11 +88,9 @@ def delete_leftovers(runs: Path) -> None:
 
 
 def delete_temporaries(folders: Iterable[Path]) -> None:
-    """Delete files and folders that writers were killed over more than 14 days ago, directly in these folders."""
+    """Delete what writers were killed over, directly in these folders; that of earlier versions after 14 days."""
     for folder in folders:
-        for path in folder.glob(f".*{SCRATCH}"):
-            if _is_abandoned(path) and not any(part.suffix == ".old" for part in _entries(path)):
-                _delete(path)
+        delete_scratch(folder)
         for path in _entries(folder):
             match = _TEMPORARY.fullmatch(path.name)
             # A former folder whose successor is missing is the only copy.

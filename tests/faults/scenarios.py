@@ -59,7 +59,6 @@ SCENARIOS = {
         Scenario("redraw", (*TASKS, "--noise", "tasks:0.5:0.5", "--seed", "1", "--out", "tasks")),
         Scenario("train", (*TRAIN, "--seed", "1", "--tasks", "tasks", "--out", "model2")),
         Scenario("open", ("open", "--tasks", "tasks", "--model", "model", "-w", "other")),
-        Scenario("evaluate", ("evaluate", *W, "--device", "cpu")),
         Scenario("queue", ("review", "queue", *W, "--rounds", "1", "--no-calibrate", "--seed", "1", "--device", "cpu")),
         Scenario("rank", ("rank", *W, *SOLVE)),
         Scenario("remove", ("remove", *W, "--worst", "2", "--ranking", "newest", "--reviewer", "Ann")),

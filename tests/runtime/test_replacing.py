@@ -14,7 +14,7 @@ import pytest
 from core.runtime import replacing as module
 from core.runtime.disk_errors import disk_error, disk_errors, error_code
 from core.runtime.errors import TransientError, UserError
-from core.runtime.replacing import copy_folder, exchange, replacing, replacing_folder, write_array
+from core.runtime.replacing import copy_folder, delete_scratch, exchange, replacing, replacing_folder, write_array
 
 
 def names(folder: Path) -> list[str]:
@@ -49,6 +49,15 @@ def test_a_living_writer_keeps_its_temporary_file(tmp_path: Path) -> None:
         assert first.read_text() == "first"
     assert (tmp_path / "x").read_text() == "first"
     assert names(tmp_path) == ["x"]
+
+
+def test_only_what_nobody_uses_is_deleted(tmp_path: Path) -> None:
+    for name in (".killed.writing/0123", ".folder.writing/4567.old"):
+        (tmp_path / name).mkdir(parents=True)
+    with replacing(tmp_path / "x") as temporary:
+        temporary.write_text("new")
+        delete_scratch(tmp_path)
+    assert names(tmp_path) == [".folder.writing", ".folder.writing/4567.old", "x"]
 
 
 def test_many_writers_of_one_file(tmp_path: Path) -> None:

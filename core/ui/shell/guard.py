@@ -38,6 +38,7 @@ from cachetools import TTLCache
 from streamlit.errors import StreamlitAPIException
 from streamlit.runtime.scriptrunner import RerunException
 
+from core.runtime.disk_errors import disk_error
 from core.runtime.errors import UserError
 from core.ui.shell.text import plain, shorten
 
@@ -90,10 +91,15 @@ class _Report:
 
 
 def explain(error: Exception, title: str) -> UserError:
-    """Return an exception as sentences: a UserError as it is, else a :class:`BugError` of the part ``title``."""
+    """Return an exception as sentences: a UserError as it is, else a :class:`BugError` of the part ``title``.
+
+    An error of the operating system, such as too many open files, is no bug.
+    """
     cause: BaseException | None = error
     while isinstance(cause, StreamlitAPIException):  # Streamlit wraps what the hash functions of its caches raise
         cause = cause.__cause__ or cause.__context__
+    if isinstance(cause, OSError) and cause.errno is not None:
+        return disk_error(cause)
     return cause if isinstance(cause, UserError) else BugError(error, title)
 
 
