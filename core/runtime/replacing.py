@@ -32,6 +32,8 @@ _UMASK = os.umask(0)
 os.umask(_UMASK)
 _EXCHANGE = 2  # RENAME_EXCHANGE of renameat2(2)
 _AT_FDCWD = -100
+_OPEN_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW
+"""Flags to open a folder for temporary files; what a link leads to in its place is not ours to delete."""
 # What a file system answers that cannot flush folders or lock files.
 _UNSUPPORTED = (errno.EINVAL, errno.EBADF, errno.ENOTSUP, errno.ENOLCK, errno.ENOSYS, errno.EACCES)
 
@@ -110,7 +112,7 @@ def _scratch(path: Path, replaced_names: Container[str], *, durable: bool = True
         yield temporary
     finally:
         with suppress(OSError):  # what cannot be deleted now is deleted by the next writer
-            _delete(temporary)
+            delete(temporary)
             if _is_alone(descriptor):
                 _clean(folder, path, replaced_names)
                 folder.rmdir()
@@ -121,10 +123,10 @@ def delete_scratch(folder: Path) -> None:
     """Delete what killed writers left in a folder; what a process uses, or is a former folder, stays."""
     for left in folder.glob(f".*{SCRATCH}"):
         with suppress(OSError):
-            descriptor = os.open(left, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            descriptor = os.open(left, _OPEN_FOLDER)
             try:
                 if _is_alone(descriptor) and not any(part.suffix == _OLD for part in left.iterdir()):
-                    _delete(left)
+                    delete(left)
             finally:
                 os.close(descriptor)
 
@@ -145,7 +147,7 @@ def _open_scratch(folder: Path, path: Path, replaced_names: Container[str]) -> i
         with suppress(FileExistsError):
             folder.mkdir()
         try:
-            descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            descriptor = os.open(folder, _OPEN_FOLDER)
         except FileNotFoundError:
             continue  # its last user has just deleted it
         try:
@@ -182,16 +184,16 @@ def _is_alone(descriptor: int) -> bool:
 def _clean(folder: Path, path: Path, replaced_names: Container[str]) -> None:
     """Delete what killed processes left in a scratch folder; complete the replacement that one of them had begun."""
     for left in sorted(folder.iterdir()):
-        if left.suffix == _OLD:
+        if left.suffix == _OLD and not left.is_symlink():
             _keep_others(left, path, replaced_names)
         else:
-            _delete(left)
+            delete(left)
 
 
-def _delete(path: Path) -> None:
-    """Delete a temporary file or folder if it exists; what cannot be deleted now is deleted by the next writer."""
+def delete(path: Path) -> None:
+    """Delete a file, a folder or a link, as far as it exists and can be deleted."""
     with suppress(OSError):
-        if path.is_dir():
+        if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path, ignore_errors=True)
         else:
             path.unlink(missing_ok=True)
@@ -260,7 +262,7 @@ def _keep_others(old: Path, path: Path, replaced_names: Container[str]) -> None:
         if other.name not in replaced_names and not (path / other.name).exists():
             other.rename(path / other.name)
     flush_to_disk(path)
-    _delete(old)
+    delete(old)
 
 
 def copy_folder(

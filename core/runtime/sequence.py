@@ -5,7 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from core.runtime.disk_errors import disk_errors
@@ -20,18 +20,19 @@ def next_number(folder: Path, present: Callable[[], Iterable[int]]) -> Iterator[
     Within the block, write the number to where ``present`` reads it. The numbers of what is deleted may be given again.
 
     Args:
-        folder: The folder whose entries are numbered; it is locked meanwhile, where its file system can.
+        folder: The folder whose entries are numbered; it is locked meanwhile, where that is possible.
         present: Reads the numbers of all entries, 0 for those of versions that gave none.
     """
     with disk_errors(folder):
         make_folder(folder)
-        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        with suppress(OSError):  # a file system without locks; entries of equal numbers are ordered by their times
+    with ExitStack() as stack:
+        # A file system without locks, or a folder that may be used but not listed, as a parent of the user's folder
+        # can be; entries of equal numbers are ordered by their times.
+        with suppress(OSError):
+            descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            stack.callback(os.close, descriptor)
             fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield 1 + max(present(), default=0)
-    finally:
-        os.close(descriptor)
 
 
 def number_of(read: Callable[[], int]) -> int:

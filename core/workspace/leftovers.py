@@ -10,14 +10,14 @@ from __future__ import annotations
 import fcntl
 import os
 import re
-import shutil
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from core.runtime.disk_errors import disk_errors
-from core.runtime.replacing import delete_scratch
+from core.runtime.errors import TransientError
+from core.runtime.replacing import delete, delete_scratch
 
 ABANDONED_SECONDS = 14 * 24 * 3600
 """Age, by the newest file, from which unfinished work that no process holds is deleted."""
@@ -60,11 +60,14 @@ def _acquire(path: Path, waits: bool) -> int | None:
         with disk_errors(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK, 0o666)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if waits else fcntl.LOCK_NB))
-        except OSError:
-            os.close(descriptor)
-            return None
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if waits else fcntl.LOCK_NB))
+            except BlockingIOError:
+                os.close(descriptor)
+                return None
+            except BaseException:  # no locks on this file system, or cancelled while waiting
+                os.close(descriptor)
+                raise
         with suppress(FileNotFoundError):
             # A lock on a file that its last holder has deleted in the meantime would lock out nobody.
             if os.path.samestat(path.stat(), os.fstat(descriptor)):
@@ -80,10 +83,10 @@ def delete_leftovers(runs: Path) -> None:
             parts.setdefault(match["name"], []).append(path)
     for name, paths in parts.items():
         if all(map(_is_abandoned, paths)):
-            with suppress(OSError), locked(runs, name) as is_locked:
+            with suppress(OSError, TransientError), locked(runs, name) as is_locked:  # read-only: they stay
                 if is_locked and all(map(_is_abandoned, paths)):
                     for path in paths:
-                        _delete(path)
+                        delete(path)
     delete_temporaries([runs, *(folder for folder in _entries(runs) if not folder.name.startswith("."))])
 
 
@@ -95,7 +98,7 @@ def delete_temporaries(folders: Iterable[Path]) -> None:
             match = _TEMPORARY.fullmatch(path.name)
             # A former folder whose successor is missing is the only copy.
             if match and not (match["old"] and not (folder / match["name"]).exists()) and _is_abandoned(path):
-                _delete(path)
+                delete(path)
 
 
 def _entries(folder: Path) -> list[Path]:
@@ -112,11 +115,3 @@ def _is_abandoned(path: Path) -> bool:
     except FileNotFoundError:
         return True  # deleted in the meantime
     return time.time() - max(times) > ABANDONED_SECONDS
-
-
-def _delete(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path, ignore_errors=True)
-    else:
-        with suppress(OSError):
-            path.unlink(missing_ok=True)

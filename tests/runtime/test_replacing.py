@@ -221,3 +221,23 @@ def test_every_code_becomes_a_sentence_with_the_path(code: int, tmp_path: Path) 
 def test_a_code_in_the_text_of_a_library_is_found(error: Exception) -> None:
     assert error_code(error) == errno.ENOSPC
     assert error_code(OSError("10 requested and 2 written")) is None
+
+
+def test_what_a_link_leads_to_is_never_deleted_or_moved(tmp_path: Path) -> None:
+    """Somebody else's workspace may have links where temporary files lie."""
+    own = tmp_path / "own"
+    (own / "folder").mkdir(parents=True)
+    (own / "folder" / "precious").write_text("")
+    workspace = tmp_path / "workspace"
+    (workspace / ".y.writing").mkdir(parents=True)
+    (workspace / ".x.writing").symlink_to(own)
+    for name in ("link", "0123.old"):
+        (workspace / ".y.writing" / name).symlink_to(own)
+    with pytest.raises(TransientError):
+        write(workspace / "x", "new")
+    with replacing_folder(workspace / "y", ()) as new:
+        (new / "a").touch()
+    delete_scratch(workspace)
+    assert names(own) == ["folder", "folder/precious"]
+    assert names(workspace / "y") == ["a"]
+    assert not (workspace / ".y.writing").exists()

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
+import re
 import time
 from pathlib import Path
 
 import pytest
 
+from core.runtime.errors import TransientError
 from core.workspace.leftovers import ABANDONED_SECONDS, delete_leftovers, delete_temporaries, locked
 from core.workspace.runs import Runs, RunWriter
 
@@ -88,3 +92,26 @@ def test_a_computed_run_cleans_up(tmp_path: Path) -> None:
 
     Runs(tmp_path).get_or_compute("evaluate", {}, compute)
     assert not folder.exists()
+
+
+def test_where_nothing_can_be_written_leftovers_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = unfinished(tmp_path, OLD)
+
+    def refuse(*_: object) -> int:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(tmp_path))
+
+    monkeypatch.setattr(os, "open", refuse)
+    delete_leftovers(tmp_path)
+    assert folder.exists()
+
+
+@pytest.mark.parametrize("code", [errno.ENOLCK, errno.EIO])
+def test_a_lock_that_cannot_be_had_is_no_other_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with pytest.raises(TransientError, match=re.escape(os.strerror(code).lower()[1:])), locked(tmp_path, NAME):
+        pass
