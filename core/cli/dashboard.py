@@ -49,7 +49,7 @@ def dashboard(
     folders = root or [Path.home(), Path.cwd()]
     for folder in folders:
         if not folder.is_dir():
-            raise UserError(f"--root {folder} is no folder.", "Name an existing folder.")
+            raise UserError(f"--root {folder} is not a folder.", "Name an existing folder.")
     restrict(folders)
     if token:  # in the environment, as other users of the machine can read arguments
         os.environ.setdefault(TOKEN_VARIABLE, stored_token(home() / TOKEN_FILE))

@@ -13,15 +13,15 @@ from pathlib import Path
 from typing import Any
 
 from core.data.decode import MAX_BYTES, UnreadableError
-from core.runtime.errors import UserError
+from core.runtime.errors import UserError, shorten_middle, shown
 from core.runtime.failed_downloads import check_downloaded_file, describe_failed_download
 from core.runtime.reading import check_input, check_location, check_unpacked_size, open_input
 from core.runtime.roots import is_below_roots
 
 MAX_FILES = 5_000_000
 MAX_UNPACKED = 500_000_000_000  # maximum total size of an archive's files, in bytes
+_MAX_PATH = 200  # characters of a path in an error
 _MAX_NAME = 4096  # characters of a path in an archive, as in a file system
-_MAX_SHOWN = 200  # characters of a name in an error
 _SYSTEM_NAMES = {"__macosx", "thumbs.db", "ehthumbs.db", "desktop.ini", "@eadir", "#recycle", "#snapshot", "@tmp"} | {
     *("$recycle.bin", "system volume information", "lost+found", "__pycache__")
 }
@@ -55,7 +55,9 @@ def file_mode(path: Path) -> int:
     except (FileNotFoundError, NotADirectoryError, ValueError) as error:  # ValueError: a name with a NUL character
         raise UserError(f"{path} does not exist.", "Check the path.") from error
     except OSError as error:
-        raise UserError(f"{_shorten(str(path))} cannot be read: {error.strerror}.", "Check the path.") from error
+        raise UserError(
+            f"{shorten_middle(str(path), _MAX_PATH)} cannot be read: {error.strerror}.", "Check the path."
+        ) from error
 
 
 def file_stamp(path: Path) -> list[Any]:
@@ -117,7 +119,7 @@ class FolderTree:
                             if is_link:
                                 links.append(name)
             except OSError as error:
-                what = f"{_shorten(str(folder))} cannot be read: {error.strerror}."
+                what = f"{shorten_middle(str(folder), _MAX_PATH)} cannot be read: {error.strerror}."
                 raise UserError(what, "Check its permissions, or move it elsewhere.") from error
         return _Scan(dict(sorted(found.items())), sorted(hidden), sorted(repeated), sorted(links), sorted(outside))
 
@@ -222,11 +224,11 @@ class ZipTree:
             name = info.filename.replace("\\", "/")
             parts = [part for part in name.split("/") if part not in ("", ".")]
             if len(name) > _MAX_NAME:
-                what = f"{path.name} contains a path of {len(name):,} characters, {_shorten(name)!r}."
+                what = f"{path.name} contains a path of {len(name):,} characters, {shown(name)}."
                 raise UserError(what, f"The maximum is {_MAX_NAME:,}.")
             if name.startswith("/") or ".." in parts or (parts and parts[0].endswith(":")):
                 raise UserError(
-                    f"{path.name} contains {_shorten(info.filename)!r}, a path outside the archive.",
+                    f"{path.name} contains {shown(info.filename)}, a path outside the archive.",
                     "Do not unpack it: such archives are made to overwrite other files.",
                 )
             if info.flag_bits & 1:
@@ -245,7 +247,7 @@ class ZipTree:
                 continue
             name = "/".join(parts)  # remove "./" and "//"
             if name in self._members:
-                raise UserError(f"{path.name} contains {_shorten(name)!r} twice.", "Repack it without the duplicate.")
+                raise UserError(f"{path.name} contains {shown(name)} twice.", "Repack it without the duplicate.")
             self._members[name] = info
         self._members = dict(sorted(self._members.items()))
         self.hidden = sorted(hidden)
@@ -281,10 +283,6 @@ Tree = FolderTree | ZipTree
 def _check_size(size: int, max_bytes: int) -> None:
     if size > max_bytes:
         raise UnreadableError(f"it has {size / 1e6:.0f} MB; the maximum is {max_bytes / 1e6:.0f} MB")
-
-
-def _shorten(name: str) -> str:
-    return name if len(name) <= _MAX_SHOWN else f"{name[:_MAX_SHOWN]}..."
 
 
 def _is_hidden(name: str) -> bool:

@@ -28,7 +28,7 @@ def read_columns(
     Text is dictionary-encoded, because a small file can repeat one long text in many rows; see :func:`column_values`.
 
     Args:
-        with_times: Return columns of times, decimal numbers and nothing too.
+        with_times: Return also columns of times, of decimal numbers, and of missing values only.
 
     Raises:
         UserError: the file is damaged, has a column twice, or its rows or bytes exceed a limit.

@@ -7,19 +7,20 @@ from pathlib import Path
 
 import pandas as pd
 
-_FORMULA = r"\A(?![+-](?:[0-9]+\.?[0-9]*|\.[0-9]+)\Z)('*[=+\-@\t\r\n])"
-"""Text that would be a formula, also after apostrophes of its own. Numbers such as -1, a usual name of a class, are
-none."""
+_START = r"('*[=+\-@\t\r\n])"
+"""The start of a formula, also after apostrophes of its own."""
+_NUMBER = r"[+-](?:[0-9]+\.?[0-9]*|\.[0-9]+)\Z"
+"""No formula: -1 is a usual name of a class."""
 
 
 def escape_formulas(table: pd.DataFrame) -> pd.DataFrame:
     """Return a table for csv: text that a spreadsheet would interpret as a formula is preceded by an apostrophe."""
-    return table.replace(_FORMULA, r"'\1", regex=True)
+    return table.replace(rf"\A(?!{_NUMBER}){_START}", r"'\1", regex=True)
 
 
 def unescape_formulas(table: pd.DataFrame) -> pd.DataFrame:
     """Return the table of text that :func:`escape_formulas`, of this or an earlier version, escaped."""
-    return table.replace(r"\A'('*[=+\-@\t\r\n])", r"\1", regex=True)
+    return table.replace(rf"\A'{_START}", r"\1", regex=True)
 
 
 def csv_text(table: pd.DataFrame) -> str:

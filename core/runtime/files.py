@@ -6,7 +6,7 @@ import json
 import os
 import stat
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import platformdirs
 
@@ -52,9 +52,13 @@ def check_regular_file(path: Path) -> os.stat_result:
     except (OSError, ValueError) as error:  # ValueError: a null character
         raise UserError(f"{path} cannot be read: {getattr(error, 'strerror', error)}.", "Check the path.") from error
     if not stat.S_ISREG(status.st_mode):
-        what = "a folder" if stat.S_ISDIR(status.st_mode) else "a pipe, a socket or a device"
-        raise UserError(f"{path} is {what}, not a file.", "Restore the file or create it again.")
+        raise _not_regular_error(path, is_folder=stat.S_ISDIR(status.st_mode))
     return status
+
+
+def _not_regular_error(path: Path, *, is_folder: bool = False) -> UserError:
+    what = "a folder" if is_folder else "a pipe, a socket or a device"
+    return UserError(f"{path} is {what}, not a file.", "Restore the file or create it again.")
 
 
 def file_version(path: Path) -> tuple[int, int, int]:
@@ -69,16 +73,28 @@ def file_version(path: Path) -> tuple[int, int, int]:
     return status.st_ino, status.st_mtime_ns, status.st_size
 
 
+def open_regular_file(path: Path) -> BinaryIO:
+    """Open a file for reading that :func:`check_regular_file` has passed; raise UserError as it does."""
+    try:
+        # A pipe put in place since the check must not block.
+        stream = os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb")
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}.", "Check its permissions.") from error
+    if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
+        stream.close()
+        raise _not_regular_error(path)
+    return stream
+
+
 def read_regular_file(path: Path, max_bytes: int) -> bytes:
     """Return the content of a file; raise UserError if it is none (:func:`check_regular_file`) or too large."""
     size, content = check_regular_file(path).st_size, b""
     if size <= max_bytes:
-        try:
-            # Not to wait: a pipe may have been put in place since the check.
-            with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as stream:
+        with open_regular_file(path) as stream:
+            try:
                 content = stream.read(size + 1)  # it allocates what it is asked for
-        except OSError as error:
-            raise UserError(f"{path} cannot be read: {error.strerror}.", "Check the path.") from error
+            except OSError as error:
+                raise UserError(f"{path} cannot be read: {error.strerror}.", "Check the disk.") from error
     if max(size, len(content)) > max_bytes:
         raise UserError(f"{path} is larger than {max_bytes / 2**20:,.0f} MiB.", "Restore the file or create it again.")
     return content
@@ -96,9 +112,3 @@ def read_json(path: Path, *, max_bytes: int = 1 << 30, fix: str = "Restore the f
     except (ValueError, RecursionError) as error:  # the latter for very deep nesting
         check_downloaded_file(path)
         raise UserError(f"{path} is not valid JSON: {error}.", fix) from error
-
-
-def check_format(description: Any, path: Path, expected: int) -> None:
-    """Raise UserError if a description that was read from ``path`` has another format than ``expected``."""
-    if description["format"] != expected:
-        raise UserError(f"{path} has format {description['format']!r:.40}, not {expected}.", "Update TaskLens.")

@@ -27,6 +27,7 @@ from core.runtime.errors import TransientError, UserError
 from core.runtime.files import read_json
 from core.runtime.fork_server import PROGRESS, RESULT
 from core.runtime.progress import ProgressState, format_duration
+from core.runtime.stored import read_stored
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 UNWANTED_SECONDS = 3.0
@@ -67,10 +68,10 @@ class IsolatedCall:
         return self._ended.wait(seconds)
 
     def progress(self) -> ProgressState | None:
-        """Return its latest progress, or None before the first report."""
+        """Return its latest progress, or None before the first report, or if its file is damaged."""
         try:
-            return ProgressState(**read_json(self.folder / PROGRESS)) if self.folder else None
-        except (UserError, TypeError):
+            return read_stored(self.folder / PROGRESS, ProgressState) if self.folder else None
+        except UserError:
             return None
 
     def result(self) -> Any:

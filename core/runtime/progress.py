@@ -15,7 +15,7 @@ from typing import Annotated, TextIO
 from annotated_types import Ge
 from pydantic import Field, Strict
 
-from core.runtime.errors import TransientError
+from core.runtime.errors import TransientError, shown
 from core.runtime.files import write_text_atomically
 
 PROGRESS_FILE_VARIABLE = "TASKLENS_PROGRESS"
@@ -119,9 +119,9 @@ def format_duration(seconds: float) -> str:
 
 
 def format_names(names: Sequence[str], limit: int = 3) -> str:
-    """Return text like ``'a', 'b', 'c' and 4 more``; long names are truncated."""
-    shown = ", ".join(repr(name if len(name) <= 80 else name[:77] + "...") for name in names[:limit])
-    return shown if len(names) <= limit else f"{shown} and {len(names) - limit:,} more"
+    """Return text like ``'a', 'b', 'c' and 4 more``; long names are shortened."""
+    listed = ", ".join(map(shown, names[:limit]))
+    return listed if len(names) <= limit else f"{listed} and {len(names) - limit:,} more"
 
 
 def format_count(count: int, singular: str, plural: str = "") -> str:

@@ -8,13 +8,12 @@ neither blocks nor has a side effect nor goes on for ever; and it is not larger 
 from __future__ import annotations
 
 import os
-import stat
 from functools import lru_cache
 from pathlib import Path
 from typing import BinaryIO
 
 from core.runtime.errors import UserError
-from core.runtime.files import check_regular_file
+from core.runtime.files import check_regular_file, open_regular_file
 from core.runtime.roots import check_below_roots
 
 MAX_RATIO = 200
@@ -50,11 +49,7 @@ def check_location(path: Path) -> Path:
 def open_input(path: Path, max_bytes: int | None = None) -> BinaryIO:
     """Open a file for reading; raise UserError as :func:`check_input` does."""
     check_input(path, max_bytes)
-    try:
-        # A pipe put in place since the check must not block.
-        stream = os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb")
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror}.", "Check its permissions.") from error
+    stream = open_regular_file(path)
     try:
         _check_status(path, os.fstat(stream.fileno()), max_bytes)
     except UserError:
@@ -86,8 +81,6 @@ def check_unpacked_size(name: object, packed: int, unpacked: int) -> None:
 
 
 def _check_status(path: Path, status: os.stat_result, max_bytes: int | None) -> None:
-    if not stat.S_ISREG(status.st_mode):
-        raise UserError(f"{path} is a pipe, a socket or a device, not a file.", _REGULAR)
     if status.st_dev in _kernel_devices():
         raise UserError(f"{path} is a view of the operating system, not a file.", _REGULAR)
     if max_bytes is not None and status.st_size > max_bytes:

@@ -17,8 +17,19 @@ OWN_DATA = Path(__file__).resolve().parents[2] / "assets"
 
 
 def restrict(folders: Iterable[Path]) -> None:
-    """Let this process and those that it starts read only below these folders and the folder of TaskLens."""
-    os.environ[ROOTS_VARIABLE] = os.pathsep.join(str(folder.expanduser().resolve()) for folder in folders)
+    """Let this process and those that it starts read only below these folders and the folder of TaskLens.
+
+    Raises:
+        UserError: the name of a folder has a colon, so that it would count as two folders.
+    """
+    names = [str(folder.expanduser().resolve()) for folder in folders]
+    for name in names:
+        if os.pathsep in name:
+            raise UserError(
+                f"The dashboard cannot be limited to {name}, as its name has a colon.",
+                "Rename the folder, or allow others instead with --root FOLDER.",
+            )
+    os.environ[ROOTS_VARIABLE] = os.pathsep.join(names)
 
 
 def roots() -> tuple[Path, ...]:

@@ -7,7 +7,6 @@ versions add some. Numbers, text and flags are never converted: a count that bec
 
 from __future__ import annotations
 
-import reprlib
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
@@ -19,7 +18,7 @@ from annotated_types import Ge, Le
 from pydantic import ConfigDict, Field, InstanceOf, Strict, TypeAdapter, ValidationError
 from pydantic_core import PydanticCustomError
 
-from core.runtime.errors import UserError
+from core.runtime.errors import UserError, shorten_middle, shown
 from core.runtime.files import check_regular_file, file_version, read_json
 
 Form = TypeVar("Form")
@@ -117,13 +116,9 @@ def fault_of(error: ValidationError) -> str:
     message = first["msg"].removeprefix("Value error, ").removeprefix("Input ").removeprefix("should ")
     words = _WORDS.get(first["type"], f"is not valid: {message.rstrip('.')}")
     named = (first["ctx"]["name"],) if first["type"] == "missing" and "ctx" in first else ()
-    field = ".".join(_shortened(str(part), 40) for part in (*first["loc"], *named)[-8:])
+    field = ".".join(shorten_middle(str(part), 40) for part in (*first["loc"], *named)[-8:])
     text = f"the field {field!r} {words}" if field else f"the content {words}"
-    return text if first["type"] == "missing" else f"{text}, not {_shortened(reprlib.repr(first['input']), 60)}"
-
-
-def _shortened(text: str, length: int) -> str:
-    return text if len(text) <= length else f"{text[: length - 3]}..."
+    return text if first["type"] == "missing" else f"{text}, not {shown(first['input'])}"
 
 
 def read_table(
@@ -138,7 +133,7 @@ def read_table(
     try:
         table = pd.read_parquet(path)
     except Exception as error:  # a damaged file makes pandas and Arrow raise errors of many kinds
-        text = _shortened(" ".join(str(error).split()), _MAX_CHARACTERS)
+        text = shorten_middle(" ".join(str(error).split()), _MAX_CHARACTERS)
         raise UserError(f"{path} cannot be read: {text}.", fix) from error
     check_table(table, columns or {}, path, may_be_empty=may_be_empty, fix=fix)
     return table
@@ -160,7 +155,7 @@ def check_table(
     """
     if not table.columns.is_unique:
         twice = str(table.columns[table.columns.duplicated()][0])
-        raise UserError(f"{path}: the column {_shortened(twice, 40)!r} occurs twice.", fix)
+        raise UserError(f"{path}: the column {shown(twice)} occurs twice.", fix)
     for name in columns:
         if name not in table:
             raise UserError(f"{path}: the column {name!r} is missing.", fix)

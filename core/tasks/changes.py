@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import reprlib
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, fields
@@ -12,7 +11,7 @@ import numpy as np
 import pandas as pd
 from pydantic import TypeAdapter, ValidationError
 
-from core.runtime.errors import UserError
+from core.runtime.errors import UserError, shown
 from core.runtime.hashing import content_hash
 from core.tasks.tasklist import KEY, TaskList
 
@@ -170,7 +169,7 @@ def id_list(name: str, ids: Iterable[str]) -> list[str]:
         listed = list(ids)
         if all(isinstance(one, str) for one in listed):
             return listed
-    raise UserError(f"{name} must be a list of texts, not {reprlib.repr(ids)}.", f"Example: {_EXAMPLES[name]}.")
+    raise UserError(f"{name} must be a list of texts, not {shown(ids)}.", f"Example: {_EXAMPLES[name]}.")
 
 
 _EXAMPLES = {"tasks": "tasks=['t0']", "images": "images=['mnist5k-0007']", "relabel": "relabel=['mnist5k-0007=3']"}

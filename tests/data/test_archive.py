@@ -161,7 +161,7 @@ def test_too_deep_folders_are_rejected(tmp_path: Path) -> None:
             os.chdir("d" * 200)
     finally:
         os.chdir(home)
-    with pytest.raises(UserError, match=r"d\.\.\. .*File name too long") as error:
+    with pytest.raises(UserError, match="File name too long") as error:
         open_tree(tmp_path).files  # noqa: B018
     assert len(str(error.value)) < 500
 

@@ -76,3 +76,10 @@ def test_an_outside_path_is_refused_alike_whether_it_exists_or_not(allowed: Path
 def test_the_demos_are_read_wherever_the_program_is_installed(allowed: Path) -> None:
     assert not refused(OWN_DATA / "demo" / "demo-noisy-tasks" / "tasks" / "train.parquet")
     assert refused(OWN_DATA.parent / "app.py")
+
+
+def test_a_name_with_a_colon_does_not_allow_another_folder(allowed: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError):
+        restrict([tmp_path / "home:backup"])
+    assert not refused(allowed)
+    assert refused(tmp_path)

@@ -45,11 +45,11 @@ def app_options() -> dict[str, Any]:
     token = os.environ.pop(TOKEN_VARIABLE, "")
     try:
         check_start(config.get_option("server.address"), token)
+        if ROOTS_VARIABLE not in os.environ:
+            restrict([Path.home(), Path.cwd()])
     except UserError as error:
         print(error, file=sys.stderr)
         raise SystemExit(_WRONG_USE) from None
-    if ROOTS_VARIABLE not in os.environ:
-        restrict([Path.home(), Path.cwd()])
     path = config.get_option("server.baseUrlPath").strip("/")
     base_path = f"/{path}" if path else ""
     return {
