@@ -39,15 +39,19 @@ def write_decisions(folder: Path, image_ids: list[str]) -> None:
     (folder / "decisions.json").write_text(json.dumps({"decisions": rows, "comments": comments}))
 
 
-SETUP = [
+WORKSPACE = [
     [*TASKS, "--noise", "tasks:0.5:0.5", "--out", "tasks"],
     [*TRAIN, "--tasks", "tasks", "--out", "model"],
     ["open", "--tasks", "tasks", "--model", "model", *W],
+]
+"""Commands that make the workspace ``mine``."""
+SETUP = [
+    *WORKSPACE,
     ["review", "queue", *W, "--rounds", "1", "--no-calibrate", "--device", "cpu"],
     ["rank", *W, "--method", "dot", "--device", "cpu"],
     ["review", "decide", *W, "--as", "remove", "--first", "1", "--reviewer", "Ann"],
 ]
-"""Commands that make the workspace ``mine``, before :func:`prepare`."""
+"""Commands that fill it, before :func:`prepare`."""
 
 SCENARIOS = {
     scenario.name: scenario

@@ -19,7 +19,7 @@ import pytest
 from tests.conftest import MakeOnce
 from tests.faults.kinds import RENAME
 from tests.faults.python_faults import PythonFaults
-from tests.faults.scenarios import SCENARIOS
+from tests.faults.scenarios import SCENARIOS, WORKSPACE
 from tests.faults.worker import MODES, make, sweep
 
 ROOT = Path(__file__).parents[2]
@@ -34,9 +34,9 @@ def problems(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize("name", ["images", "export"])
 def test_a_sample_of_faults_loses_nothing(name: str, make_once: MakeOnce) -> None:
-    base = make_once("faults", lambda folder: make(folder, PythonFaults))
-    rows = sweep(SCENARIOS[name], ["full disk", "killed after rename or flush"], 2, base, PythonFaults)
-    assert len(rows) >= 4
+    base = make_once("faults", lambda folder: make(folder, PythonFaults, WORKSPACE))
+    rows = sweep(SCENARIOS[name], ["one error", "killed"], 2, base, PythonFaults)
+    assert len(rows) == 5
     assert not problems(rows)
 
 

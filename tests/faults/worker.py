@@ -18,13 +18,14 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
 import core.actions
 from core import cli
+from core.data import load_images
 from core.runtime.files import HOME_VARIABLE
 from core.tasks.tasklist import read_tasks
 from tests.faults.contents import contents, leftovers
@@ -210,6 +211,7 @@ def held(folder: Path) -> dict[str, str]:
 
 def sweep(scenario: Scenario, modes: list[str], most: int, base: Path, faults: MakeFaults) -> list[dict[str, Any]]:
     """Run a scenario with at most ``most`` faults of every mode, evenly spread; return one row per point."""
+    import_commands()
     with tempfile.TemporaryDirectory(prefix="faults-") as root:
         folder = Path(root).resolve() / "work"
 
@@ -261,8 +263,6 @@ def main() -> None:
     def faults() -> Faults:
         return NativeFaults(library) if library else PythonFaults()
 
-    for module in pkgutil.iter_modules(core.actions.__path__, "core.actions."):
-        importlib.import_module(module.name)
     base = Path(asked["base"]).resolve()
     if not (base / "made").exists():
         make(base, faults)
@@ -272,11 +272,19 @@ def main() -> None:
             print(json.dumps(row), flush=True)
 
 
-def make(base: Path, faults: MakeFaults) -> None:
+def import_commands() -> None:
+    """Import and read what commands import and read when they run, so that forks need not."""
+    load_images("mnist5k")
+    for module in pkgutil.iter_modules(core.actions.__path__, "core.actions."):
+        importlib.import_module(module.name)
+
+
+def make(base: Path, faults: MakeFaults, setup: Sequence[Sequence[str]] = SETUP) -> None:
     """Fill the folder in which the commands run."""
+    import_commands()
     base.mkdir(parents=True, exist_ok=True)
-    for args in SETUP:
-        outcome = run(args, base, faults)
+    for args in setup:
+        outcome = run([*args], base, faults)
         if outcome.code:
             raise AssertionError(f"{args}: {outcome.err}")
     tasks = read_tasks(base / "home" / "mine" / "tasks" / "train.parquet")
