@@ -11,7 +11,7 @@ from core.workspace.workspace import Workspace
 def plan_import(
     workspace: Workspace, path: Path, *, reviewer: str = "", as_: str = "unsure", by_position: bool = False
 ) -> ImportPlan:
-    """Return what :func:`import_decisions` would do, after doing it and undoing it again."""
+    """Return what :func:`import_decisions` would do, after doing it on a copy of the log."""
     return _import(workspace, path, reviewer, as_, by_position, keep=False)
 
 

@@ -25,11 +25,13 @@ from core.decisions.schema import (
     empty_log,
     upgrade,
 )
+from core.runtime.disk_errors import FULL_DISK
 from core.runtime.files import check_regular_file
+from core.runtime.replacing import flush_to_disk
 
 _SIDE_FILES = ("-wal", "-journal")
 """Files beside the log that hold part of its content while it is in use, or after a crash."""
-_NO_PLACE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT)
+_NOT_ALLOWED = (errno.EACCES, errno.EPERM, errno.EROFS)
 _NOT_IN_PLACE = (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_FULL)
 """Errors of reading a log in a folder where SQLite cannot write the files that it needs beside it."""
 _MEMORY = Path("/dev/shm")  # copies fit there even if the disks are full
@@ -67,11 +69,20 @@ class LogFile:
 
     @contextmanager
     def transaction(self, mode: Literal["", "IMMEDIATE"] = "", *, keep: bool = True) -> Iterator[sqlite3.Connection]:
-        """Run a transaction: it is on disk when the block ends, or rolled back after an error or without ``keep``."""
+        """Run a transaction: it is on disk when the block ends, or rolled back after an error.
+
+        Args:
+            keep: False: run it on a copy in memory, which is dropped; other processes can write meanwhile.
+        """
         with self._user_errors(), self._connected(mode == "IMMEDIATE") as connection:
+            if not keep:
+                with _memory_copy(connection) as copy:
+                    copy.execute("BEGIN")
+                    yield copy
+                return
             connection.execute(f"BEGIN {mode}")
             yield connection
-            connection.execute("COMMIT" if keep else "ROLLBACK")
+            connection.execute("COMMIT")
 
     # ---- creating
 
@@ -98,12 +109,7 @@ class LogFile:
         finally:
             with suppress(OSError):
                 temporary.unlink(missing_ok=True)
-        folder = os.open(self.path.parent, os.O_RDONLY)
-        try:
-            with suppress(OSError):  # some file systems have no fsync of folders
-                os.fsync(folder)
-        finally:
-            os.close(folder)
+        flush_to_disk(self.path.parent)
 
     def _move_to_absent(self, temporary: Path) -> None:
         """Give a file the name of the log, unless another process has created the log meanwhile."""
@@ -250,9 +256,9 @@ class LogFile:
         except UnicodeDecodeError as error:  # of sqlite3 itself, about a message that quotes damaged bytes
             raise damage_error(self.name, error.object.decode("utf-8", "replace")) from error
         except OSError as error:
-            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            if error.errno in FULL_DISK:
                 raise self._error(sqlite3.SQLITE_FULL) from error
-            if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+            if error.errno in _NOT_ALLOWED:
                 may_read = os.access(self.path.parent, os.X_OK) and (
                     not os.path.lexists(self.path) or os.access(self.path, os.R_OK)
                 )
@@ -299,7 +305,7 @@ class LogFile:
 def _needs_place(error: sqlite3.Error | OSError) -> bool:
     """Return whether an error says that something cannot be written, rather than that it cannot be read."""
     if isinstance(error, OSError):
-        return error.errno in _NO_PLACE
+        return error.errno in FULL_DISK or error.errno in _NOT_ALLOWED
     return getattr(error, "sqlite_errorcode", 0) & 0xFF in _NOT_IN_PLACE
 
 
@@ -308,6 +314,15 @@ def _empty() -> Iterator[sqlite3.Connection]:
     """Open an empty log in memory."""
     with closing(sqlite3.connect(":memory:", isolation_level=None)) as connection:
         connection.deserialize(empty_log())
+        _configure(connection)
+        yield connection
+
+
+@contextmanager
+def _memory_copy(source: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
+    """Copy a log into memory as it is now, and open the copy."""
+    with closing(sqlite3.connect(":memory:", isolation_level=None)) as connection:
+        source.backup(connection)
         _configure(connection)
         yield connection
 

@@ -10,7 +10,7 @@ import difflib
 import numbers
 import reprlib
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import astuple, dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -304,20 +304,25 @@ def import_file(log: DecisionLog, file: DecisionFile, *, keep: bool = True) -> I
     is written once, however often its file is imported.
 
     Args:
-        keep: False: undo everything at the end. So a dry run fails wherever the import would.
+        keep: False: write to a copy of the log, which is dropped. So a dry run fails wherever the import would.
 
     Raises:
         UserError: the log cannot be written; it is then unchanged.
     """
+    # Before the transaction, for which others wait.
+    tokens = {comment: _token(comment) for comment in file.comments}
     with log.transaction(keep=keep) as transaction:
         plan = _plan(transaction, file)
         for operation in _operations(plan.decisions):
             transaction.apply(operation)
         for comment in plan.comments:
-            key = (getattr(comment.item, name) for name in ITEM)
-            token = content_hash("import", *key, comment.reviewer, comment.text)
-            transaction.comment(comment.item, comment.reviewer, comment.text, token)
+            transaction.comment(comment.item, comment.reviewer, comment.text, tokens[comment])
     return plan
+
+
+def _token(comment: ImportedComment) -> str:
+    """Return the token under which a comment is written once."""
+    return content_hash("import", *astuple(comment.item), comment.reviewer, comment.text)
 
 
 def _plan(log: LogTransaction, file: DecisionFile) -> ImportPlan:

@@ -89,7 +89,7 @@ class DecisionLog:
         No other process writes meanwhile.
 
         Args:
-            keep: False: undo everything at the end, as a dry run does.
+            keep: False: run the block on a copy of the log, which is dropped: a dry run, for which nobody waits.
         """
         with self._valid_rows(for_writing=True, keep=keep) as connection:
             yield LogTransaction(self, connection)
@@ -272,7 +272,9 @@ class LogTransaction:
     def _before(self, query: Callable[[Replay], T]) -> T:
         if self._has_appended:
             raise RuntimeError("read the state before appending to it")
-        with self._log._reading:  # nobody else can append meanwhile, so the known state is not newer
+        # Nobody else can append meanwhile, so the known state is not newer. Only that of a copy may be older: it is
+        # then read from its beginning.
+        with self._log._reading:
             return self._log._replayed_in(self._connection, query)
 
 

@@ -255,7 +255,7 @@ class TestOneTransaction:
             assert len(str(refused.value)) < 400
         assert content(workspace.decisions) == (0, [], [])
 
-    def test_an_import_is_one_transaction_and_a_dry_run_too(
+    def test_an_import_is_one_transaction_and_a_dry_run_never_locks(
         self, workspace: Workspace, items: dict[str, list[Item]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         rows = [
@@ -271,11 +271,11 @@ class TestOneTransaction:
             return connection
 
         monkeypatch.setattr(sqlite3, "connect", traced)
-        for act, end in ((plan_import, "ROLLBACK"), (import_decisions, "COMMIT")):
+        for act, expected in ((plan_import, ["BEGIN"]), (import_decisions, ["BEGIN IMMEDIATE", "COMMIT"])):
             statements.clear()
             act(workspace, path)
             kinds = [statement for statement in statements if statement.startswith(("BEGIN", "COMMIT", "ROLLBACK"))]
-            assert kinds == ["BEGIN IMMEDIATE", end]
+            assert kinds == expected
         assert len(workspace.decisions.comments()) == len(workspace.decisions.current()) == len(rows)
 
     def test_no_decision_comes_between_the_plan_and_what_is_written(
@@ -294,6 +294,23 @@ class TestOneTransaction:
         monkeypatch.setattr("core.decisions.import_file._plan", planned)
         assert len(import_decisions(workspace, path).new) == 1
         assert refused == [sqlite3.SQLITE_BUSY]
+
+    def test_others_decide_during_a_dry_run(
+        self, workspace: Workspace, items: dict[str, list[Item]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        path, plan = write(tmp_path / "some.json", [{"image_id": items["image"][0].image_id, "verdict": "keep"}]), _plan
+        log = workspace.decisions
+
+        def planned(*arguments: Any) -> Any:
+            for others in (log, DecisionLog(log.path, busy_seconds=0.01)):  # of this process, and of another one
+                others.append([Decision(items["image"][0], "remove", reviewer="ben")])
+                assert len(others.current()) == 1
+            return plan(*arguments)
+
+        monkeypatch.setattr("core.decisions.import_file._plan", planned)
+        assert len(plan_import(workspace, path).new) == 1  # as the log was when it began
+        assert [entry.by for entry in log.history()] == ["ben", "ben"]
+        assert log.current()[items["image"][0]].verdict == "remove"
 
     def test_an_error_at_the_last_comment_leaves_nothing(
         self, workspace: Workspace, items: dict[str, list[Item]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
