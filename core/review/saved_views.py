@@ -9,6 +9,7 @@ from typing import Literal, NotRequired
 
 from typing_extensions import TypedDict
 
+from core.decisions.texts import text_fault
 from core.review.filters import Filters, from_params
 from core.runtime.disk_errors import disk_errors
 from core.runtime.errors import UserError
@@ -56,8 +57,8 @@ def _scan(folder: Path) -> Iterator[tuple[Path, ViewFile | UserError]]:
 def save_view(folder: Path, name: str, filters: Filters) -> None:
     """Save a view in place of one of the same name; raise UserError if the name is empty or too long."""
     name = " ".join(name.split())
-    if not name or len(name) > _NAME_LENGTH:
-        raise UserError("A view needs a name.", f"Give it one of at most {_NAME_LENGTH} characters.")
+    if fault := text_fault(name, _NAME_LENGTH):
+        raise UserError(f"The name of the view {fault}.", "Enter another name.")
     write_json(_path(folder, name), {"format": FORMAT, "name": name, "filters": filters.to_params()})
 
 
