@@ -204,5 +204,9 @@ def test_addresses_of_pages(base_path: str) -> None:
     assert {name for name, answer in pages.items() if answer.status_code != 200} == {DEFAULT_PAGE}
     assert "BACKEND_BASE_URL" in pages[""].text
     assert pages["tasks"].text == pages[""].text
+    unknown = reached.get(f"{base_path}/nonsense")
+    assert unknown.status_code == 404
+    assert all(f'href="./{name}"' in unknown.text for name in TITLES if name != DEFAULT_PAGE)
+    assert "<script" not in reached.get(f"{base_path}/%3Cscript%3E").text
     answer = reached.get(f"{base_path}/{DEFAULT_PAGE}?workspace=a%26b")
     assert str(answer.url.join(answer.headers["location"])) == f"http://testserver{base_path}/?workspace=a%26b"

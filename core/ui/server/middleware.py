@@ -140,10 +140,10 @@ class AccessGuard:
         )
 
 
-def refusal(title: str, what: str, fix: str) -> Response:
+def refusal(title: str, what: str, fix: str, status: int = 403) -> Response:
     """Return the page that says why a request is refused; ``fix`` is HTML."""
     return HTMLResponse(
-        _PAGE.format(title=escape(title), what=escape(what), fix=fix), 403, headers={"Cache-Control": "no-store"}
+        _PAGE.format(title=escape(title), what=escape(what), fix=fix), status, headers={"Cache-Control": "no-store"}
     )
 
 

@@ -2,17 +2,36 @@
 
 from __future__ import annotations
 
+from html import escape
 from pathlib import Path
 
+from starlette.convertors import Convertor, register_url_convertor
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route
 from streamlit.file_util import get_static_dir
 
+from core.ui.server.login_settings import CALLBACK
+from core.ui.server.middleware import refusal
 from core.ui.shell.navigation import DEFAULT_PAGE, TITLES
 
 # All addresses of pages lie at the same depth. Told so, Streamlit's script does not look for its server below each.
 _SCRIPT = '<script>window.__streamlit = {BACKEND_BASE_URL: new URL("./", window.location.href).href}</script>'
+
+
+class _PageName(Convertor[str]):
+    """Names that could be pages: Streamlit's own files have a dot, and only the answer to a login has none."""
+
+    regex = f"(?!{CALLBACK.lstrip('/')}$)[^/.]+"
+
+    def convert(self, value: str) -> str:
+        return value
+
+    def to_string(self, value: str) -> str:
+        return value
+
+
+register_url_convertor("page_name", _PageName())
 
 
 def page_html() -> str:
@@ -22,7 +41,10 @@ def page_html() -> str:
 
 
 def page_routes(base_path: str) -> list[Route]:
-    """Return the routes of all pages; the default page has the address of the dashboard, and its name leads there."""
+    """Return the routes of all pages, and of all other names, whose answer lists the pages.
+
+    The default page has the address of the dashboard, and its name leads there.
+    """
     html = page_html()
 
     async def show(_: Request) -> Response:
@@ -31,8 +53,15 @@ def page_routes(base_path: str) -> list[Route]:
     async def show_default(request: Request) -> Response:
         return Response(status_code=307, headers={"Location": f"./?{request.url.query}".rstrip("?")})
 
+    async def show_unknown(request: Request) -> Response:
+        links = ", ".join(
+            f'<a href="./{"" if name == DEFAULT_PAGE else name}">{escape(title)}</a>' for name, title in TITLES.items()
+        )
+        return refusal("No such page", f"There is no page “{request.path_params['name']}”.", f"Pages: {links}.", 404)
+
     names = [name for name in TITLES if name != DEFAULT_PAGE]
     return [
         Route(f"{base_path}/{DEFAULT_PAGE}", show_default),
         *(Route(f"{base_path}/{name}", show) for name in ["", *names]),
+        Route(f"{base_path}/{{name:page_name}}", show_unknown),
     ]
