@@ -22,6 +22,7 @@ from core.ui.ranking.panel import rank_now
 from core.ui.shell import settings_widgets as widgets
 from core.ui.shell.command import command_block
 from core.ui.shell.context import RUN_HASH, Context, choose_ranking, page, ranking_label, table
+from core.ui.shell.guard import guarded_data
 from core.ui.shell.jobs import is_running, job_panel, start
 from core.ui.shell.precomputed import precomputed_note
 from core.ui.shell.text import count, plain
@@ -129,7 +130,7 @@ def _finished(context: Context) -> None:
         st.dataframe(means.assign(order=means["order"].replace("none", "nothing removed")), hide_index=True)
         st.download_button(
             "Download all points (CSV)",
-            csv_text(measured).encode("utf-8"),
+            guarded_data(lambda: csv_text(measured).encode("utf-8"), "The download of the points"),
             file_name=f"{run.id}.csv",
             mime="text/csv",
             on_click="ignore",

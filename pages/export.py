@@ -15,6 +15,7 @@ from core.ui.export.decisions_panel import decisions_panel
 from core.ui.export.results import cleaned_tasks, edited_models, files_of, mime_of, written_at, zip_files
 from core.ui.shell.command import command_block
 from core.ui.shell.context import Context, page
+from core.ui.shell.guard import guarded_data
 from core.ui.shell.text import count, plain
 
 _PREVIEW_ROWS = 50
@@ -107,7 +108,7 @@ def _downloads(context: Context, folder: Path) -> None:
     with st.container(horizontal=True):
         st.download_button(
             f"Download all (ZIP, {count(len(files) + 1, 'file')})",
-            lambda: zip_files(folder),
+            guarded_data(lambda: zip_files(folder), "The download of all files"),
             file_name=f"{context.workspace.name}-cleaned.zip",
             mime="application/zip",
             on_click="ignore",
@@ -118,7 +119,7 @@ def _downloads(context: Context, folder: Path) -> None:
             name = str(path.relative_to(folder))
             st.download_button(
                 plain(name),
-                path.read_bytes,
+                guarded_data(path.read_bytes, f"The download of {path.name}"),
                 file_name=path.name,
                 mime=mime_of(path),
                 on_click="ignore",

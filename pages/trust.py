@@ -13,6 +13,7 @@ from core.ui.charts.common import CONFIG
 from core.ui.charts.evidence import agreement_figure, methods_figure
 from core.ui.shell.command import command_block
 from core.ui.shell.context import page, table
+from core.ui.shell.guard import guarded_data
 from core.ui.shell.precomputed import precomputed_note
 from core.ui.shell.text import plain
 from core.ui.trust.evidence_panel import evidence_panel
@@ -94,7 +95,7 @@ def _result(run: Run) -> None:
     )
     button.download_button(
         "Download (CSV)",
-        lambda: csv_text(methods).encode("utf-8"),
+        guarded_data(lambda: csv_text(methods).encode("utf-8"), "The download of the table"),
         f"{run.id}.csv",
         "text/csv",
         on_click="ignore",

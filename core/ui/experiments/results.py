@@ -17,7 +17,7 @@ from core.ui.charts.common import CONFIG
 from core.ui.charts.experiments import plot_figure
 from core.ui.experiments.read import StoredResult, read, results_of, sheet_of
 from core.ui.export.results import zip_files
-from core.ui.shell.guard import report_errors
+from core.ui.shell.guard import guarded_data, report_errors
 from core.ui.shell.text import count, plain
 
 PAPER_NOTE = "Grey columns: values from the paper, not measured here."
@@ -63,7 +63,7 @@ def _result(stored: StoredResult, result: ExperimentResult) -> None:
         st.json(result.config)
     st.download_button(
         "Download everything (ZIP)",
-        lambda: zip_files(stored.folder),
+        guarded_data(lambda: zip_files(stored.folder), "The download of the result"),
         f"{name}.zip",
         "application/zip",
         on_click="ignore",
@@ -87,6 +87,10 @@ def finding_markdown(finding: str) -> str:
     return " ".join(f"**{text}**" if at % 2 else text for at, part in enumerate(parts) if (text := plain(part)))
 
 
+def _csv(table: Table) -> bytes:
+    return csv_text(pd.DataFrame(table.rows, columns=pd.Index(table.columns))).encode("utf-8")
+
+
 def _table(table: Table, result: str) -> None:
     st.markdown(f"##### {plain(table.title)}")
     shown, has_paper = mark_paper_columns(table)
@@ -95,7 +99,7 @@ def _table(table: Table, result: str) -> None:
     text.caption("  \n".join(plain(note) for note in (PAPER_NOTE if has_paper else "", table.note) if note))
     button.download_button(
         "Download (CSV)",
-        lambda: csv_text(pd.DataFrame(table.rows, columns=pd.Index(table.columns))).encode("utf-8"),
+        guarded_data(lambda: _csv(table), "The download of the table"),
         f"{result}-{table.name}.csv",
         "text/csv",
         on_click="ignore",

@@ -15,7 +15,7 @@ from core.runtime.errors import UserError
 from core.ui.export.results import zip_files
 from core.ui.shell.command import command_block
 from core.ui.shell.context import Context
-from core.ui.shell.guard import report_errors
+from core.ui.shell.guard import guarded_data, report_errors
 from core.ui.shell.isolated import call_value, is_started, prepare_calls, start_call
 from core.ui.shell.text import plain
 from core.ui.shell.uploads import save_upload
@@ -142,4 +142,11 @@ def _export(context: Context) -> None:
 
 
 def _download(label: str, data: Callable[[], bytes], name: str, mime: str) -> None:
-    st.download_button(label, data, file_name=name, mime=mime, on_click="ignore", key=f"decisions_get_{mime}")
+    st.download_button(
+        label,
+        guarded_data(data, f"The download of {name}"),
+        file_name=name,
+        mime=mime,
+        on_click="ignore",
+        key=f"decisions_get_{mime}",
+    )

@@ -11,6 +11,7 @@ a part of a page         ``with report_errors("The queue"):``
 a fragment               ``@fragment("The queue", run_every=2.0)`` instead of ``@st.fragment``
 a dialog                 ``@dialog("Image")`` instead of ``@st.dialog``
 a callback of a widget   ``on_click=guarded(use, "Clear filters")``; ``on_change=ignore`` where there is nothing to do
+data of a download       ``st.download_button("Download", guarded_data(read, "The download"))``
 a thread                 :class:`core.ui.shell.background.Worker`
 what none of them caught :func:`report_script_error`, for ``st.App(on_script_error=...)``
 ======================== =============================================================================================
@@ -45,7 +46,6 @@ from core.ui.shell.text import plain, shorten
 ERROR_ICON, BUG_ICON = "⚠️", "🛑"
 REPEATED = "Not available: see the error message on this page."
 """Stands where an error would be shown that the page shows already."""
-_MAX_LENGTH = 1000
 _MAX_EXCEPTION_LENGTH = 200
 _LOGGED_AGAIN_SECONDS = 600.0
 """How long the same bug is not logged again: a fragment may run into it twice a second."""
@@ -106,7 +106,7 @@ def explain(error: Exception, title: str) -> UserError:
 def show_error(error: UserError) -> None:
     """Show an error with what to do; once per page, whichever of its parts run into it."""
     shown: dict[str, str] = st.session_state.setdefault(_SHOWN, {})
-    text = "  \n".join(plain(shorten(part, _MAX_LENGTH)) for part in (error.what, error.fix) if part)
+    text = "  \n".join(plain(part) for part in (error.what, error.fix) if part)
     if text in shown:
         st.caption(REPEATED)
         return
@@ -151,7 +151,8 @@ def page_body(title: str) -> Iterator[None]:
 
 
 def _drop_drawn() -> None:
-    st.session_state[_REPORTS] = [report for report in st.session_state.get(_REPORTS, []) if not report.is_drawn]
+    reports: list[_Report] = st.session_state.setdefault(_REPORTS, [])
+    reports[:] = [report for report in reports if not report.is_drawn]  # in place: threads of downloads add to it
 
 
 def call(function: Callable[..., T], args: tuple[Any, ...], kwargs: dict[str, Any]) -> T:
@@ -217,6 +218,29 @@ def guarded(callback: Callable[P, object], title: str) -> Callable[P, None]:
             call(callback, args, kwargs)
         except Exception as error:
             st.session_state.setdefault(_REPORTS, []).append(_Report(explain(error, title)))
+
+    return run
+
+
+def guarded_data(data: Callable[[], T], title: str) -> Callable[[], T]:
+    """Return a function that makes the data of a download button when it is clicked.
+
+    Streamlit calls it in a thread, and of an error the browser says only that the download failed. So the error is
+    also shown at the top of the page that is drawn next.
+
+    Args:
+        title: What is downloaded, as the subject of a sentence: "The download of the table".
+    """
+    reports: list[_Report] = st.session_state.setdefault(_REPORTS, [])
+
+    def run() -> T:
+        try:
+            return call(data, (), {})
+        except Exception as error:
+            found = explain(error, title)
+            if all(str(report.error) != str(found) for report in reports):
+                reports.append(_Report(found))
+            raise found from None  # a bug is in the server's log already
 
     return run
 

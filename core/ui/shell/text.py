@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from core.runtime.errors import shorten_middle as shorten
 from core.runtime.progress import format_count as count
 
 __all__ = ["count", "minute_of", "plain", "shorten"]
@@ -32,14 +33,6 @@ def plain(text: object) -> str:
     """
     parts = _SEPARATED.split(" ".join(str(text).split()))
     return SEPARATOR.join(_SPECIAL.sub(r"\\\1", part) for part in parts)
-
-
-def shorten(name: str, length: int) -> str:
-    """Return a name of at most ``length`` characters; both ends are kept, as class names often differ at the end."""
-    if len(name) <= length:
-        return name
-    end = (length - 1) // 2
-    return f"{name[: length - 1 - end]}…{name[-end:]}"
 
 
 def minute_of(at: str) -> str:
