@@ -27,6 +27,7 @@ from core.experiments.profiles import DATA_TITLES, WAYS
 from core.runtime.csv_files import write_csv
 from core.runtime.disk_errors import disk_errors
 from core.runtime.files import write_json, write_text_atomically
+from core.runtime.sequence import number_of
 from core.runtime.stored import OPEN, Count, Finite, Number, Text, missing_field, read_stored
 
 KINDS = ("lines", "dots")
@@ -62,7 +63,10 @@ class _Sizes(TypedDict):
 
 
 class ResultConfig(TypedDict):
-    """``config.json``: what was run, and how the result is described."""
+    """``config.json``: what was run, and how the result is described.
+
+    ``sequence`` counts the results beside it, so that their order does not depend on a clock.
+    """
 
     __pydantic_config__ = OPEN  # type: ignore[misc]
     title: Text
@@ -76,6 +80,7 @@ class ResultConfig(TypedDict):
     device: NotRequired[Text]
     seeds: NotRequired[Count]
     processor_seconds: NotRequired[Finite]
+    sequence: NotRequired[Count]
 
 
 @dataclass(frozen=True)
@@ -183,7 +188,8 @@ class ExperimentResult:
 
 _KINDS: Mapping[str, type] = {"tables": Table, "plots": Plot, "grids": Grid}
 FINDINGS, _OLD_FINDINGS = "findings.json", "says.json"
-PARTS = ("config.json", FINDINGS, _OLD_FINDINGS, "seeds.parquet", "README.md", *_KINDS)
+CONFIG = "config.json"
+PARTS = (CONFIG, FINDINGS, _OLD_FINDINGS, "seeds.parquet", "README.md", *_KINDS)
 """Files and folders of a result, those of earlier versions included."""
 
 
@@ -200,7 +206,12 @@ def write_result(folder: Path, result: ExperimentResult, seeds: pd.DataFrame) ->
         seeds.to_parquet(folder / "seeds.parquet", index=False)
         write_text_atomically(folder / "README.md", as_markdown(result))
         write_json(folder / FINDINGS, result.findings)
-        write_json(folder / "config.json", result.config)
+        write_json(folder / CONFIG, result.config)
+
+
+def result_sequence(folder: Path) -> int:
+    """Return the number of a result among those beside it; 0 if it has none or is damaged."""
+    return number_of(lambda: read_stored(folder / CONFIG, ResultConfig).get("sequence", 0))
 
 
 def read_result(folder: Path) -> ExperimentResult:
@@ -213,7 +224,7 @@ def read_result(folder: Path) -> ExperimentResult:
         kind: [_read(path, form) for path in sorted((folder / kind).glob("*.json"))] for kind, form in _KINDS.items()
     }
     name = _OLD_FINDINGS if (folder / _OLD_FINDINGS).exists() and not (folder / FINDINGS).exists() else FINDINGS
-    config, findings = _read(folder / "config.json", ResultConfig), _read(folder / name, list[Text])
+    config, findings = _read(folder / CONFIG, ResultConfig), _read(folder / name, list[Text])
     order = {name: position for position, name in enumerate(config.get("order", []))}
     for same_kind in parts.values():
         same_kind.sort(key=lambda part: order.get(part.name, len(order)))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from core.experiments.context import ExperimentContext
 from core.experiments.drawing import draw_result
 from core.experiments.problems import Repetition, experiments_home
 from core.experiments.profiles import DATA, DATA_TITLES, MNIST, Profile, profile_of
-from core.experiments.results import PARTS, ExperimentResult, write_result
+from core.experiments.results import CONFIG, PARTS, ExperimentResult, result_sequence, write_result
 from core.experiments.summary import Measurements
 from core.influence.basis import ENGINE_VERSION
 from core.runtime.distributed import world
@@ -29,6 +29,7 @@ from core.runtime.errors import UserError
 from core.runtime.files import read_json
 from core.runtime.progress import Progress, SubProgress
 from core.runtime.replacing import replacing_folder
+from core.runtime.sequence import next_number
 from core.workspace.runs import Runs, RunWriter
 
 _PROGRESS_UNITS = 1000  # per repetition on one data set
@@ -145,19 +146,21 @@ def _write(out: Path, experiment: Experiment, profile: Profile, measured: pd.Dat
     ]
     findings, tables, plots, grids = (list(chain.from_iterable(kind)) for kind in zip(*summaries, strict=True))
     names = [part.name for part in (*tables, *plots, *grids)]
-    result = ExperimentResult(config | {"order": names}, findings, tables, plots, grids)
     # CSV files and spreadsheets cannot hold lists.
     plain = [name for name in measured if not measured[name].map(lambda value: isinstance(value, list)).any()]
+    result = ExperimentResult(config | {"order": names}, findings, tables, plots, grids)
     with replacing_folder(out, PARTS) as folder:  # complete or not at all, whenever it is interrupted
-        write_result(folder, result, measured[plain])
         draw_result(folder, result)
+        present = out.parent.glob(f"*/{CONFIG}")
+        with next_number(out.parent, lambda: [result_sequence(path.parent) for path in present]) as sequence:
+            write_result(folder, replace(result, config=result.config | {"sequence": sequence}), measured[plain])
 
 
 def _check_folder(out: Path, experiment: Experiment, profile: str) -> None:
     """Refuse to overwrite anything but an earlier result of the same experiment and profile."""
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return
-    config, names = out / "config.json", (experiment.name, experiment.stored_name)
+    config, names = out / CONFIG, (experiment.name, experiment.stored_name)
     found = read_json(config) if config.exists() else None
     if not isinstance(found, dict) or found.get("experiment") not in names or found.get("profile") != profile:
         raise UserError(f"{out} contains something else.", "Choose another --out, or delete it.")

@@ -9,6 +9,7 @@ role. ``tasks.json`` records how the tasks were generated.
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from itertools import combinations
 from pathlib import Path
@@ -232,14 +233,15 @@ def _checked(folder: TaskFolder, name: str) -> TaskFolder:
 
 def write_folder(tasks: TaskFolder, folder: Path) -> None:
     """Write the folder, which is complete once it has ``tasks.json``; earlier tasks there stay until it is."""
-    if (folder / DESCRIPTION).exists():
-        with replacing_folder(folder, _PARTS) as new:
-            _write_parts(tasks, new, folder.parent)
-    else:
-        _write_parts(tasks, folder, folder.parent)
+    place = folder.resolve().parent
+    with ExitStack() as stack:
+        # Until the new folder is in its place, nobody else could see its number.
+        sequence = stack.enter_context(next_number(place, lambda: map(tasks_sequence, place.glob(f"*/{DESCRIPTION}"))))
+        is_replaced = (folder / DESCRIPTION).exists()
+        _write_parts(tasks, stack.enter_context(replacing_folder(folder, _PARTS)) if is_replaced else folder, sequence)
 
 
-def _write_parts(tasks: TaskFolder, folder: Path, place: Path) -> None:
+def _write_parts(tasks: TaskFolder, folder: Path, sequence: int) -> None:
     write_tasks(tasks.train, folder / "train.parquet")
     write_tasks(tasks.heldout, folder / "heldout.parquet")
     with disk_errors(folder):
@@ -250,8 +252,7 @@ def _write_parts(tasks: TaskFolder, folder: Path, place: Path) -> None:
     if tasks.planted is not None:
         with replacing(folder / "planted.parquet") as temporary:
             tasks.planted.to_parquet(temporary, index=False)
-    with next_number(place, lambda: map(tasks_sequence, place.glob(f"*/{DESCRIPTION}"))) as sequence:
-        write_json(folder / DESCRIPTION, tasks.description | {"sequence": sequence})
+    write_json(folder / DESCRIPTION, tasks.description | {"sequence": sequence})
 
 
 def tasks_sequence(path: Path) -> int:

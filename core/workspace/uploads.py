@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import re
+import stat
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -68,7 +70,7 @@ def store_upload(name: str, content: bytes) -> Path:
     path = uploads_folder() / content_hash(content)[:16] / name
     if path.exists():
         return path
-    used, limit = sum(path.stat().st_size for path in _files()), limit_bytes()
+    used, limit = sum(state.st_size for _, state in _files()), limit_bytes()
     if used + len(content) > limit:
         raise UserError(
             f"{name} has {size_text(len(content))}, but uploads may take {size_text(limit)} in total and take "
@@ -84,11 +86,7 @@ def stored_uploads() -> list[Upload]:
     """Return all uploads, newest first."""
     jobs = [(job, job.status()) for job in library_jobs().all()]
     found = []
-    for path in _files():
-        try:
-            state = path.stat()
-        except OSError:  # removed in the meantime
-            continue
+    for path, state in _files():
         using = [(job, status) for job, status in jobs if str(path) in job.args]
         found.append(
             Upload(
@@ -131,9 +129,12 @@ def size_text(size: float) -> str:
     return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.1f} MB"
 
 
-def _files() -> list[Path]:
-    return [
-        path
-        for path in uploads_folder().glob("*/*")
-        if _ID.fullmatch(path.parent.name) and not path.name.startswith(".") and path.is_file()
-    ]
+def _files() -> list[tuple[Path, os.stat_result]]:
+    found = []
+    for path in uploads_folder().glob("*/*"):
+        if _ID.fullmatch(path.parent.name) and not path.name.startswith("."):
+            with suppress(OSError):  # removed in the meantime
+                state = path.stat()
+                if stat.S_ISREG(state.st_mode):
+                    found.append((path, state))
+    return found

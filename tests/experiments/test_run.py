@@ -25,7 +25,7 @@ from core.experiments.catalog import EXPERIMENTS, Experiment, experiment_of
 from core.experiments.context import ExperimentContext
 from core.experiments.problems import Repetition
 from core.experiments.profiles import MNIST, PROFILES
-from core.experiments.results import Table, read_result
+from core.experiments.results import Table, read_result, result_sequence
 from core.experiments.run import image_sets, result_folder, run_experiment
 from core.experiments.summary import ExperimentSummary, Measurements
 from core.maml.cost import training_cost
@@ -162,6 +162,17 @@ def test_repetitions_finished_before_a_failure_are_reused(tmp_path: Path, monkey
     assert read_result(folder).tables[0].rows == [["0.0"], ["1.0"], ["2.0"], ["3.0"]]
 
 
+def test_results_are_numbered_by_when_they_were_made(
+    tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(catalog.EXPERIMENTS, "counted", counted([]))
+    made = [tmp_path / name for name in ("b", "a", "c", "b")]
+    for out in made:
+        run_experiment("counted", "tiny", {"mnist": "mnist5k"}, 1, out, Compute(), Progress(), "command")
+    assert [result_sequence(out) for out in made[1:]] == [2, 3, 4]
+    assert read_result(made[0]).config["sequence"] == 4
+
+
 def test_progress_runs_from_0_to_the_total(shell: Shell, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[tuple[int, int]] = []
 
@@ -276,7 +287,7 @@ def test_the_recommended_order_is_that_of_one_stored_recommendation(
     problem = context.problem("easy")
     ids = np.array(problem.project.tasks.train.task_ids)
     suspicion = np.random.default_rng(0).random(len(ids))
-    table = pd.DataFrame({"task_id": ids, "suspicion": suspicion}).sample(frac=1, random_state=0)
+    table = pd.DataFrame({"task_id": ids, "suspicion": suspicion, "probability": 0.5}).sample(frac=1, random_state=0)
 
     def made(*_: object) -> ScoredLevels:  # the real one takes seconds
         return ScoredLevels({"tasks": table}, pd.DataFrame(), {}, {})

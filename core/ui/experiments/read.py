@@ -10,7 +10,7 @@ from pathlib import Path
 import streamlit as st
 
 from core.experiments.profiles import PROFILES
-from core.experiments.results import ExperimentResult, read_result
+from core.experiments.results import CONFIG, ExperimentResult, read_result, result_sequence
 from core.experiments.run import result_folder
 
 
@@ -31,8 +31,9 @@ class StoredResult:
 def results_of(name: str) -> dict[str, StoredResult]:
     """Return the results of an experiment by profile, newest first."""
     folders = {profile: result_folder(name, profile) for profile in PROFILES}
-    stamps = {profile: stamp for profile in folders if (stamp := _stamp(folders[profile] / "config.json")) is not None}
-    newest_first = sorted(stamps, key=stamps.__getitem__, reverse=True)
+    stamps = {profile: stamp for profile in folders if (stamp := _stamp(folders[profile] / CONFIG)) is not None}
+    order = {profile: (result_sequence(folders[profile]), stamp) for profile, stamp in stamps.items()}
+    newest_first = sorted(order, key=order.__getitem__, reverse=True)
     return {profile: StoredResult(folders[profile], profile, stamps[profile]) for profile in newest_first}
 
 
