@@ -12,7 +12,7 @@ from core.cli.common import message
 def uploads(
     remove: Annotated[list[str] | None, Option(help="Id of an upload to delete. Repeatable.")] = None,
 ) -> None:
-    """List the files that were uploaded to the dashboard, or delete some of them.
+    """List files uploaded to the dashboard, or delete some.
 
     Prints id, size, time, name and the imports that used it. What was imported stays. An upload that a running import
     uses is not deleted.

@@ -13,6 +13,7 @@ from core.runtime.errors import UserError
 from core.tasks.generate import TaskSettings, generate, write_folder
 from core.workspace.runs import Run
 from core.workspace.workspace import Workspace, create
+from tests.ui.queue_fixture import queue_rows
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +47,7 @@ def test_suspicion_and_harm_are_two_causes(workspace: Workspace, kind: str, key:
 
 
 def a_queue(workspace: Workspace, rows: list[dict]) -> Run:
-    table = pd.DataFrame({"rank": range(len(rows)), **pd.DataFrame(rows)})[::-1]
+    table = queue_rows(pd.DataFrame(rows))[::-1]
     key = {"rows": rows}
     return workspace.runs.get_or_compute("queue", key, lambda work: work.write_table("items.parquet", table))
 

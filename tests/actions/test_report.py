@@ -27,9 +27,15 @@ from core.workspace.runs import Run, RunWriter
 from core.workspace.workspace import Workspace
 from tests.actions.reviewed import queue_key, small_workspace, some_items
 from tests.actions.test_decisions_io import Logged
+from tests.ui.queue_fixture import queue_rows
 
 EVIL = "<script>alert('x')</script>"
 VOID = {"meta", "br", "img", "line"}
+SOLVE = {"curvature": "exact", "solver": "cg", "subsample": "all", "device": "cpu", "dtype": "float32"}
+SOLVE |= {"damping_raised": False, **dict.fromkeys(("rank", "curvature_tasks", "tasks", "iterations"), 1)}
+SOLVE |= dict.fromkeys(("damping", "damping_share", "weight_decay", "residual", "smallest", "largest"), 0.1)
+ESTIMATED = {"solver": SOLVE, "relative_step": 0.1, "predicted_loss_change": -0.1}
+"""What ``edit.json`` of a linear edit adds."""
 
 
 class Page(HTMLParser):
@@ -142,7 +148,8 @@ def test_net_effects_come_first_and_estimates_last(workspace: Workspace) -> None
 
     def made(way: str, accuracy: float, accuracy_change: dict[str, float], **key: object) -> Run:
         def work(run: RunWriter) -> None:
-            figures = {"accuracy": level, "accuracy_change": accuracy_change, "loss_change": change}
+            figures = {"accuracy": level, "accuracy_change": accuracy_change, "loss": level, "loss_change": change}
+            figures |= {"linear": ESTIMATED, "newton": {"newton": {"taken": False}}}.get(way, {})
             run.write_json("edit.json", figures)
             run.write_table("heldout.parquet", pd.DataFrame({"task_id": ids, "accuracy": accuracy, "loss": 1.0}))
 
@@ -178,21 +185,18 @@ def test_a_calibrated_queue_adds_a_forecast_and_curves(workspace: Workspace, mon
         return Forecast(found, found * 0.8, found * 1.2, left, left * 0.8, left * 1.2, np.full(n, 0.5))
 
     monkeypatch.setattr(module, "forecast", forecast)
-    items = pd.DataFrame({"rank": range(n), "level": "image", "task_id": "", "role": ""}).assign(
-        image_id=[image.image_id for image in images],
-        suspicion=np.linspace(1, 0, n),
-        probability=0.5,
-        suggested="7",
-        **{"class": "1", "above uniform": np.linspace(0.05, 1, n)},
+    items = queue_rows(pd.DataFrame({"image_id": [image.image_id for image in images]})).assign(
+        suspicion=np.linspace(1, 0, n), **{"above uniform": np.linspace(0.05, 1, n)}
     )
     curves = pd.DataFrame({"candidate": EVIL, "planted": "uniform", "checked": [0.1, 1.0], "found": [0.6, 1.0]})
     candidates = {"candidate": "loss", "planted": "uniform", "average_precision": 0.9, "low": 0.8, "high": 0.95}
+    candidates |= {"recall": 0.5, "seconds": 1.0}
 
     def work(run: Any) -> None:
         run.write_table("items.parquet", items)
         run.write_table("curves.parquet", curves)
         run.write_table("candidates.parquet", pd.DataFrame([{**candidates, "chosen": True}]))
-        run.write_json("summary.json", {"level": "image", "ranking": "loss", "calibrated": True})
+        run.write_json("summary.json", {"level": "image", "items": n, "ranking": "loss", "calibrated": True})
 
     run = workspace.runs.get_or_compute(KIND, queue_key(workspace), work)
     try:
@@ -213,7 +217,7 @@ def test_errors_without_decisions_or_a_writable_path(problem: Workspace, workspa
     with pytest.raises(UserError, match=str(tmp_path)):
         write_report(workspace, tmp_path)
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match=r"review\.html"):
+    with pytest.raises(UserError, match=str(tmp_path / "file")):
         write_report(workspace, tmp_path / "file" / "review.html")
 
 

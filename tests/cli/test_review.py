@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pandas as pd
@@ -15,6 +17,7 @@ from core.decisions.log import Decision, Item
 from core.tasks.generate import TaskSettings, generate, write_folder
 from core.workspace.workspace import Workspace, create
 from tests.cli.shell import Shell, workspace
+from tests.ui.queue_fixture import queue_rows
 
 ANN, BOB = ("--reviewer", "Ann"), ("--reviewer", "Bob")
 
@@ -80,7 +83,7 @@ def test_deciding_on_the_first_of_the_queue(shell: Shell, opened: Workspace, mon
     row = opened.project().tasks.train.rows.iloc[0]
     whole = {"level": "image", "task_id": "", "role": "", "image_id": row["image_id"], "suggested": "3"}
     single = {**row[["task_id", "role", "image_id"]], "level": "instance", "suggested": "4"}
-    table = pd.DataFrame([whole, single]).assign(rank=[0, 1])
+    table = queue_rows(pd.DataFrame([whole, single]))
     queue = opened.runs.get_or_compute("queue", {}, lambda work: work.write_table("items.parquet", table))
     monkeypatch.setattr(review_commands, "newest_queue_run", lambda _: queue)
     instance = f"instance {row['task_id']}/{row['role']}/{row['image_id']}"
@@ -101,7 +104,7 @@ def test_a_task_is_relabelled_with_the_suggestions_of_the_queue(
     row = opened.project().tasks.train.rows.iloc[0]
     where = {**row[["task_id", "role", "image_id"]], "level": "instance"}
     where["suggested"] = next(name for name in opened.project().images.class_names if name != row["class"])
-    table = pd.DataFrame([where]).assign(rank=0, suggested_probability=0.4)
+    table = queue_rows(pd.DataFrame([where]).assign(suggested_probability=0.4))
     queue = opened.runs.get_or_compute("queue", {"task": True}, lambda work: work.write_table("items.parquet", table))
     monkeypatch.setattr(review_commands, "newest_queue_run", lambda _: queue)
     command = ("decide", "--as", "relabel", "--task", row["task_id"])
@@ -226,6 +229,16 @@ def test_comments(shell: Shell, opened: Workspace) -> None:
 def test_invalid_decisions_are_refused(shell: Shell, args: list[str], value: str) -> None:
     assert value in refused(shell, "decide", *args)
     assert workspace(shell).decisions.history() == []
+
+
+def test_rows_that_are_left_out_are_named(shell: Shell, opened: Workspace) -> None:
+    image = opened.project().tasks.train.rows["image_id"].iloc[0]
+    assert "entries" not in shell.done("review", "decide", "-w", "mine", "--as", "remove", "--item", image).err
+    with closing(sqlite3.connect(opened.decisions.path)) as connection, connection:
+        connection.execute("INSERT INTO entries VALUES (99, 1, 'image', '', '', 'x', 'eat', NULL, '', '', '', '')")
+    assert "row 99 of entries" in shell.done("review", "undo", "-w", "mine").err
+    opened.decisions.path.write_bytes(b"")
+    shell.refused("review", "undo", "-w", "mine")
 
 
 def test_a_queue_is_built_and_shown(shell: Shell) -> None:

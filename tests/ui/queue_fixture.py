@@ -16,6 +16,24 @@ from core.workspace.workspace import Workspace
 SCORES = ("loss", "margin", "classifier", "neighbours", "support_loss", "self_influence", "harm")
 
 
+def queue_rows(items: pd.DataFrame) -> pd.DataFrame:
+    """Rows of a queue in this order, with usual values of the columns that ``items`` lacks."""
+    usual = {
+        "level": "image",
+        "task_id": "",
+        "role": "",
+        "class": "1",
+        "suggested": "7",
+        "second": "8",
+        "occurrences": 1,
+        "suspicion": 0.5,
+        "probability": 0.5,
+        "suggested_probability": 0.5,
+    }
+    missing = {name: value for name, value in usual.items() if name not in items}
+    return items.assign(**missing, rank=range(len(items)))
+
+
 def candidates() -> pd.DataFrame:
     """What was measured of three scores on two spoilt copies."""
     return pd.DataFrame(
