@@ -104,7 +104,3 @@ def _ask(server: Server, method: str, path: str, headers: Mapping[str, str]) -> 
         return 400, Message()
     finally:
         connection.close()
-
-
-if __name__ == "__main__":
-    print(attack_door())

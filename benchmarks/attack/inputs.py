@@ -222,9 +222,3 @@ def _reports(chance: random.Random) -> Iterator[Any]:
                 chance.choice(values),
             )
         )
-
-
-if __name__ == "__main__":
-    import sys
-
-    print(attack_inputs(int(sys.argv[1]) if len(sys.argv) > 1 else 600))

@@ -42,15 +42,25 @@ window.work = async (seconds) => {{
 
 @dataclass(frozen=True)
 class TabsFigures:
-    """What ten tabs did: seconds of flips, keys pressed and saved, megabytes of the server over time."""
+    """What the tabs did: seconds of flips, keys pressed and saved, megabytes of the server every 15 seconds."""
 
     flips: list[float]
     keys: int
     saved: int
     megabytes: list[float]
 
+    @property
+    def median(self) -> float:
+        """Return the median of a flip in seconds."""
+        return float(np.median(self.flips))
 
-def measure_tabs(seconds: float, tabs: int = TABS) -> TabsFigures:
+    @property
+    def p95(self) -> float:
+        """Return the 95th percentile of a flip in seconds."""
+        return float(np.percentile(self.flips, 95))
+
+
+def attack_tabs(seconds: float, tabs: int = TABS) -> TabsFigures:
     """Let the tabs work for some seconds."""
     path = chromium_path()
     if path is None:
@@ -94,23 +104,3 @@ def measure_tabs(seconds: float, tabs: int = TABS) -> TabsFigures:
             server.stop()
         saved = len(workspace.decisions.history())
     return TabsFigures(flips, keys, saved, megabytes)
-
-
-def report(figures: TabsFigures) -> dict[str, float]:
-    """Return the figures of a table."""
-    return {
-        "flips": len(figures.flips),
-        "median_flip_s": float(np.median(figures.flips)),
-        "p95_flip_s": float(np.percentile(figures.flips, 95)),
-        "keys": figures.keys,
-        "saved": figures.saved,
-        "first_mb": figures.megabytes[0],
-        "most_mb": max(figures.megabytes),
-        "last_mb": figures.megabytes[-1],
-    }
-
-
-if __name__ == "__main__":
-    import sys
-
-    print(report(measure_tabs(float(sys.argv[1]) if len(sys.argv) > 1 else 60)))
