@@ -18,9 +18,10 @@ from pathlib import Path
 from torch import nn
 
 from core.runtime.errors import UserError
-from core.runtime.files import home, read_json, write_json
+from core.runtime.files import home, write_json
 from core.runtime.hashing import content_hash
 from core.runtime.program import command_line
+from core.runtime.stored import Text, read_stored
 
 _FACTORY_NAME = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
 
@@ -37,10 +38,9 @@ def _allow_list_path() -> Path:
 def allowed_factories() -> tuple[str, ...]:
     """Return the names of the factories that may be imported; raise UserError if the list of them is damaged."""
     path = _allow_list_path()
-    names = read_json(path) if path.exists() else []
-    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise UserError(f"{path} is not a list of names.", "Delete it and allow your factories again.")
-    return tuple(names)
+    if not path.exists():
+        return ()
+    return tuple(read_stored(path, list[Text], fix="Delete it and allow your factories again."))
 
 
 def allow_factory(name: str) -> None:

@@ -35,10 +35,11 @@ from core.runtime.errors import TransientError, UserError
 from core.runtime.files import file_version, write_json
 from core.runtime.hashing import content_hash
 from core.runtime.replacing import delete_scratch, exchange, flush_to_disk, replacing
-from core.runtime.sequence import next_number, number_of
+from core.runtime.sequence import next_number
 from core.runtime.stored import check_table, read_stored, read_table
 from core.workspace.leftovers import delete_leftovers, locked
-from core.workspace.run_files import JSON_FILES, TABLES, Provenance, TableShape, shape_of
+from core.workspace.run_files import JSON_FILES, Provenance, shape_of
+from core.workspace.run_tables import TABLES, TableShape
 
 MEMORY = "memory"
 CONFIG, PROVENANCE = "config.json", "provenance.json"
@@ -81,7 +82,7 @@ class Run:
         """Return one of its parquet tables.
 
         Raises:
-            UserError: the file is missing or damaged, or lacks columns that :mod:`core.workspace.run_files` declares.
+            UserError: the file is missing or damaged, or lacks columns that :mod:`core.workspace.run_tables` declares.
         """
         path, shape = self.folder / name, shape_of(TABLES, self.kind, name) or TableShape({}, may_be_empty=True)
         table = read_table(path, may_be_empty=True, fix=_AGAIN)
@@ -290,7 +291,7 @@ class Runs:
         with ExitStack() as locks:
             if not group.on_rank_zero(lambda: _is_finished(folder) or self._claim(name, locks)):
                 started, clock = timestamp(), time.process_time()
-                writer.write_json("config.json", {"kind": kind, **key})
+                writer.write_json(CONFIG, {"kind": kind, **key})
                 compute(writer)
                 seconds = time.process_time() - clock
                 group.on_rank_zero(lambda: self._finish(name, writer, started, seconds))
@@ -341,7 +342,7 @@ class Runs:
             flush_to_disk(self.folder)
 
     def _numbers(self) -> list[int]:
-        return [number_of(lambda run=run: run.sequence) for run, _ in self._scan("*-*")]  # type: ignore[misc]
+        return [run.sequence for run in self._intact("*-*")]
 
     def _name(self, kind: str, key: Mapping[str, Any]) -> str:
         return _name_of({"kind": kind, **key})

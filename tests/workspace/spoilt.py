@@ -20,7 +20,8 @@ from core.actions.export import export_notes
 from core.checkpoints.model import load_model
 from core.data.store import damaged_image_sets, find, open_stored, stored_image_sets
 from core.runtime.errors import UserError
-from core.workspace.run_files import JSON_FILES, TABLES, shape_of
+from core.workspace.run_files import JSON_FILES, shape_of
+from core.workspace.run_tables import TABLES
 from core.workspace.workspace import Workspace
 
 HUGE = 10**400
