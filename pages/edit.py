@@ -38,6 +38,7 @@ from core.ui.ranking.panel import newest_evaluation
 from core.ui.review.decide import decide, removal_bar
 from core.ui.shell.command import command_block
 from core.ui.shell.context import Context, choose_ranking, page, table
+from core.ui.shell.early_values import early_option
 from core.ui.shell.guard import REPEATED, report_errors
 from core.ui.shell.jobs import is_running, job_panel, start, start_button
 from core.ui.shell.precomputed import precomputed_note
@@ -60,7 +61,7 @@ def main() -> None:
     """Draw the page."""
     with page("Edit") as context:
         orders = _orders(context)
-        chosen = orders.get(st.session_state.get(_order_key(orders), next(iter(orders), "")))
+        chosen = orders.get(early_option(_order_key(orders), orders, next(iter(orders), "")))
         changes = removal_bar(context, cause_of_order(chosen) if chosen else "harmful")
         left, right = st.columns([3, 2], gap="large")
         commands: list[list[str]] = []

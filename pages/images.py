@@ -20,6 +20,7 @@ from core.ui.recommendation.panel import (
 from core.ui.review.decide import decision_buttons, removal_bar
 from core.ui.review.duplicates_panel import duplicates_panel
 from core.ui.shell.context import page, table
+from core.ui.shell.early_values import early_option, early_page
 from core.ui.shell.guard import dialog
 from core.ui.shell.text import plain
 from core.ui.trust.panel import EFFECT_HELP, bar_words, order_words, score_ends, score_words
@@ -46,7 +47,7 @@ with page("Images") as context:
     known = has_recommendation(context)
     orders = [*([SUSPICION] if known else []), *ORDERS, "Highest loss"]
     order_key = "images_order_recommended" if known else "images_order"  # its own default
-    sorted_by = COLUMNS.get(st.session_state.get(order_key, orders[0]), "score")
+    sorted_by = COLUMNS.get(early_option(order_key, orders, orders[0]), "score")
     removal = removal_bar(context, cause_of_order(run, sorted_by)) or Changes()
     recommended = recommendation_panel(context, "images")
     images = with_suspicion(table(run, "images.parquet"), recommended, "images", ["image_id"])
@@ -80,7 +81,7 @@ with page("Images") as context:
         st.stop()
 
     last = (len(shown) - 1) // size
-    number = min(st.session_state.get("images_page", 1), last + 1)
+    number = early_page("images_page", last + 1)
     bar = st.container()
     part = shown.iloc[(number - 1) * size : number * size]
     event = image_tiles(context, part, removal, score, GRID)

@@ -21,6 +21,7 @@ from core.ui.recommendation.panel import (
 )
 from core.ui.review.decide import decision_buttons, relabel_panel, removal_bar
 from core.ui.shell.context import page, table
+from core.ui.shell.early_values import early_option
 from core.ui.shell.text import count, plain
 from core.ui.trust.panel import bar_words, order_words, score_ends, score_words
 
@@ -40,7 +41,7 @@ with page("Tasks") as context:
     known = has_recommendation(context)
     orders = [name for name in ORDERS if known or name != SUSPICION]
     order_key = "tasks_order_recommended" if known else "tasks_order"  # its own default
-    sorted_by, _ = ORDERS[st.session_state.get(order_key, orders[0])]
+    sorted_by, _ = ORDERS[early_option(order_key, orders, orders[0])]
     removal = removal_bar(context, cause_of_order(run, sorted_by)) or Changes()
     recommended = recommendation_panel(context, "tasks")
     tasks = with_suspicion(table(run, "tasks.parquet"), recommended, "tasks", ["task_id"])

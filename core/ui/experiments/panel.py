@@ -28,7 +28,7 @@ def experiment_panel() -> Experiment:
         titles = {name: one.title for name, one in EXPERIMENTS.items()}
         name = left.selectbox("Experiment", list(titles), format_func=titles.__getitem__, key=_CHOICE)
         experiment = EXPERIMENTS[name]
-        keep_widget_state(_PROFILE, "small")
+        keep_widget_state(_PROFILE, "small", PROFILES)
         profile = str(middle.segmented_control("Size", list(PROFILES), key=_PROFILE, required=True))
         seeds = right.number_input(
             "Seeds",

@@ -19,6 +19,7 @@ from core.ui.grid.pictures import pixels
 from core.ui.review.decide import decide, decision_buttons, removal_bar
 from core.ui.shell.command import command_block
 from core.ui.shell.context import Context, table
+from core.ui.shell.early_values import early_page
 from core.ui.shell.jobs import job_panel, start_button
 from core.ui.shell.text import count, shorten
 from core.workspace.runs import Run
@@ -87,7 +88,7 @@ def _pairs(context: Context, run: Run, pairs: pd.DataFrame, changes: Changes | N
     chosen = left.segmented_control("Show", list(masks), default="All", key="duplicates_show") or "All"
     shown = pairs[masks[chosen]].reset_index(drop=True)
     last = max(0, (len(shown) - 1) // PAIRS_PER_PAGE)
-    number = min(int(st.session_state.get("duplicates_page", 1)), last + 1)
+    number = early_page("duplicates_page", last + 1)
     number = int(right.number_input(f"Page of {last + 1}", 1, last + 1, number, key="duplicates_page"))
     if shown.empty:
         st.info("No pairs of this kind.")

@@ -13,6 +13,7 @@ import pandas as pd
 import streamlit as st
 
 from core.decisions.log import DecisionLog
+from core.decisions.records import check_reviewer
 from core.runtime.errors import TransientError, UserError
 from core.runtime.files import file_version
 from core.ui.ranking.method_text import differences
@@ -32,6 +33,7 @@ from core.workspace.workspace import (
 
 WORKSPACE, REVIEWER, RANKING = "workspace", "reviewer", "ranking"
 _SAVED, _NEXT = "_saved_", "_next_workspace"
+_REVIEWER = "me"  # where nobody has entered a name
 _BUSY_SECONDS = 1.5
 """How long a page waits for another writer before it reports that the log is locked."""
 
@@ -99,7 +101,7 @@ def keep_widget_state(key: str, default: str, options: Collection[str] = ()) -> 
     option; a value that was assigned, even to itself, remains.
     """
     value = st.session_state.get(key, st.session_state.get(_SAVED + key, default))
-    if options and value not in options:
+    if options and value not in list(options):  # in a list, as what a browser sends may have no hash
         value = default
     st.session_state[key] = st.session_state[_SAVED + key] = value
 
@@ -128,12 +130,10 @@ def _sidebar() -> tuple[OpenWorkspace, str]:
     names |= _missing_demos(names)
     first = next((demo for demo in DEMOS if demo in names), next(iter(names)))
     linked = st.query_params.get(WORKSPACE, "")
-    keep_widget_state(WORKSPACE, linked if linked in names else first)
-    if chosen := st.session_state.pop(_NEXT, ""):
+    keep_widget_state(WORKSPACE, linked if linked in names else first, names)
+    if (chosen := st.session_state.pop(_NEXT, "")) in names:
         st.session_state[WORKSPACE] = chosen
-    if st.session_state[WORKSPACE] not in names:
-        st.session_state[WORKSPACE] = first
-    keep_widget_state(REVIEWER, "me")
+    keep_widget_state(REVIEWER, _REVIEWER)
     if login:
         st.session_state[REVIEWER] = login
     with st.sidebar:
@@ -149,7 +149,9 @@ def _sidebar() -> tuple[OpenWorkspace, str]:
             reviewer = login
             log_out_button()
     st.session_state[_SAVED + WORKSPACE], st.session_state[_SAVED + REVIEWER] = name, reviewer
-    return OpenWorkspace(names[name]), reviewer.strip() or "me"
+    reviewer = reviewer.strip() or _REVIEWER
+    check_reviewer(reviewer)
+    return OpenWorkspace(names[name]), reviewer
 
 
 def _stamp(folder: Path) -> str:

@@ -14,6 +14,7 @@ from core.influence.targets import Target
 from core.ui.edit.results import direction, in_points
 from core.ui.ranking.panel import misclassified_labels
 from core.ui.shell.context import table
+from core.ui.shell.early_values import early_option
 from core.ui.shell.guard import guarded, report_errors
 from core.ui.shell.text import count, plain
 from core.ui.whatif.panel import estimate_words
@@ -35,8 +36,7 @@ def choose_target(evaluated: Run) -> Target | None:
     if not names:
         st.info("The model classifies every query image of the held-out tasks correctly.")
         return None
-    if st.session_state.get(_CHOSEN) not in by_name:
-        st.session_state[_CHOSEN] = names[0]
+    st.session_state[_CHOSEN] = early_option(_CHOSEN, names, names[0])
     if chosen_kind == _KINDS[0]:
         named = zip(tasks["task_id"], tasks["accuracy"], tasks["loss"], strict=True)
         words = {task: f"{task} · accuracy {accuracy:.0%} · loss {loss:.2f}" for task, accuracy, loss in named}
