@@ -33,7 +33,24 @@ def open_workspace(name: str) -> Workspace:
         opened.delete_leftovers()
         for error in opened.damaged():
             message(f"Left out: {error}")
+        if text := _invalid_rows_text(opened):
+            message(text)
     return opened
+
+
+def _invalid_rows_text(workspace: Workspace) -> str:
+    """Return which rows of the decision log are left out; empty if none are, or if it cannot be read.
+
+    A command that needs the log refuses one that cannot be read; others go on.
+    """
+    from core.decisions.valid_rows import unreadable_text
+
+    if not (workspace.folder / "decisions.sqlite").exists():  # opening it would create it
+        return ""
+    try:
+        return unreadable_text(workspace.decisions.unreadable_rows())
+    except UserError:
+        return ""
 
 
 def announce_device(compute: Compute) -> Compute:
