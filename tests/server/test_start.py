@@ -18,7 +18,7 @@ from core.cli import dashboard as command
 from core.runtime.access import LOCAL_HOSTS, MIN_TOKEN_LENGTH, TOKEN_VARIABLE, WILDCARDS, stored_token
 from core.runtime.errors import UserError
 from core.runtime.files import HOME_VARIABLE
-from core.runtime.roots import ROOTS_VARIABLE, roots
+from core.runtime.roots import ROOTS_VARIABLE, is_below_roots, roots
 from core.ui.server import rules, start
 from core.ui.server.pages import page_routes
 from core.ui.server.rules import check_start
@@ -90,6 +90,15 @@ def test_without_roots_the_home_and_the_working_folder_are_read(monkeypatch: pyt
     monkeypatch.delenv(ROOTS_VARIABLE)
     start.app_options()
     assert {Path.home().resolve(), Path.cwd().resolve()} <= set(roots())
+
+
+def test_roots_that_are_links_are_followed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "data")
+    monkeypatch.setenv(ROOTS_VARIABLE, str(tmp_path / "link"))
+    start.app_options()
+    assert is_below_roots(tmp_path / "link" / "images")
+    assert not is_below_roots(tmp_path / "other")
 
 
 @pytest.mark.parametrize(

@@ -45,8 +45,8 @@ def app_options() -> dict[str, Any]:
     token = os.environ.pop(TOKEN_VARIABLE, "")
     try:
         check_start(config.get_option("server.address"), token)
-        if ROOTS_VARIABLE not in os.environ:
-            restrict([Path.home(), Path.cwd()])
+        given = os.environ.get(ROOTS_VARIABLE)  # as people write them: with links, or relative
+        restrict([Path.home(), Path.cwd()] if given is None else map(Path, filter(None, given.split(os.pathsep))))
     except UserError as error:
         print(error, file=sys.stderr)
         raise SystemExit(_WRONG_USE) from None
