@@ -6,6 +6,7 @@ import sys
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
+from core.cli.streams import print_row
 from core.runtime.distributed import is_rank_zero, world
 from core.runtime.errors import UserError, printable
 from core.runtime.program import command_line
@@ -127,7 +128,7 @@ def print_changes(changes: Changes) -> None:
     """Print one item per line: its kind, its name, and the new class if it is relabelled."""
     for kind in ("tasks", "images", "instances"):
         for name in sorted(getattr(changes, kind)):
-            print(f"{kind[:-1]}\t{name if isinstance(name, str) else '/'.join(name)}")
+            print_row(kind[:-1], name if isinstance(name, str) else "/".join(name))
     for kind in ("relabelled_images", "relabelled_instances"):
         for *name, new in sorted(getattr(changes, kind)):
-            print(f"{kind.removeprefix('relabelled_')[:-1]}\t{'/'.join(name)}\t{new}")
+            print_row(kind.removeprefix("relabelled_")[:-1], "/".join(name), new)

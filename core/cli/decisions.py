@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 from typer import Option
 
+from core.cli.streams import print_row
 from core.decisions.log import Comment, Decision, Entry, Item, Result, Snapshot
 from core.decisions.records import decision_text
 from core.runtime.errors import UserError
@@ -49,24 +50,14 @@ def decision_formatter(opened: Any) -> Callable[[Decision | None], str]:
 
     def describe(decision: Decision | None) -> str:
         is_relabel = decision is not None and decision.label is not None
-        return cell(decision_text(decision, names() if is_relabel else (), absent="nothing"))
+        return decision_text(decision, names() if is_relabel else (), absent="nothing")
 
     return describe
 
 
 def item_text(item: Item) -> str:
     """Write an item as its kind and its ids."""
-    return f"{item.kind} {cell('/'.join(filter(None, (item.task_id, item.role, item.image_id))))}"
-
-
-def cell(text: str) -> str:
-    """Escape text so that it stays in its cell of a table and cannot control a terminal."""
-    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)
-
-
-def row(*cells: str | int) -> None:
-    """Print the cells separated by tabs."""
-    print(*cells, sep="\t")
+    return f"{item.kind} {'/'.join(filter(None, (item.task_id, item.role, item.image_id)))}"
 
 
 def entry_fields(entry: Entry, describe: Callable[[Decision | None], str]) -> dict[str, Any]:
@@ -89,19 +80,19 @@ def print_reversal(opened: Any, result: Result, done: str, nothing: str) -> None
     if result.group is None:
         print(nothing)
     for entry in result.reversed_entries:
-        row(done, item_text(entry.item), describe(entry))
+        print_row(done, item_text(entry.item), describe(entry))
     for entry in result.newer_entries:
-        row("unchanged", item_text(entry.item), f"{describe(entry)}, decided by {cell(entry.reviewer)} since")
+        print_row("unchanged", item_text(entry.item), f"{describe(entry)}, decided by {entry.reviewer} since")
 
 
 def print_comment(comment: Comment) -> None:
     """Print a comment as a line."""
-    row(comment.at, cell(comment.reviewer), item_text(comment.item), cell(comment.text))
+    print_row(comment.at, comment.reviewer, item_text(comment.item), comment.text)
 
 
 def print_snapshot(snapshot: Snapshot) -> None:
     """Print a snapshot as a line."""
-    row(cell(snapshot.name), snapshot.at, cell(snapshot.reviewer), f"after entry {snapshot.seq}", cell(snapshot.note))
+    print_row(snapshot.name, snapshot.at, snapshot.reviewer, f"after entry {snapshot.seq}", snapshot.note)
 
 
 def newest_queue_run(opened: Any) -> Any:

@@ -13,6 +13,7 @@ from typer import Option
 from core.actions.image_settings import ImportOptions
 from core.cli.common import announce_device, interval_text, live_progress, message, open_workspace, this_command
 from core.cli.options import Fields, SelectedFields, WorkspaceOption, with_settings
+from core.cli.streams import print_row
 from core.maml.settings import Compute, ModelFields, TrainSettings
 from core.runtime.distributed import single_process
 from core.runtime.errors import UserError, printable
@@ -53,7 +54,7 @@ def data(
 
     if list_:
         for row in known_images():
-            print("\t".join(row))
+            print_row(*row)
         for fault in damaged_image_sets():
             message(fault)
         return

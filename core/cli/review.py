@@ -12,7 +12,6 @@ from core.cli.common import announce_device, live_progress, open_workspace
 from core.cli.decisions import (
     ItemOptions,
     JsonOption,
-    cell,
     decision_formatter,
     entry_fields,
     item_text,
@@ -21,7 +20,6 @@ from core.cli.decisions import (
     print_json,
     print_reversal,
     print_snapshot,
-    row,
 )
 from core.cli.options import (
     DEFAULT_WORKSPACE,
@@ -33,6 +31,7 @@ from core.cli.options import (
     metavar,
     with_settings,
 )
+from core.cli.streams import print_row
 from core.decisions.causes import CAUSES
 from core.decisions.records import ISSUE_VERDICTS, Verdict
 from core.maml.settings import Compute
@@ -83,7 +82,7 @@ def show(
         probability = item["probability"]
         chance = "" if probability != probability else f"label error {probability:.0%}"
         decided = f"decided: {describe(entry)}" if entry else "undecided"
-        row(item["rank"] + 1, where, f"given {item['class']}", f"suggested {item['suggested']}", chance, decided)
+        print_row(item["rank"] + 1, where, f"given {item['class']}", f"suggested {item['suggested']}", chance, decided)
 
 
 @review.command()
@@ -142,7 +141,7 @@ def decide(
     log.submit([Operation("decide", reviewer, "", tuple(decisions), log.version() if seen else None)])
     describe = decision_formatter(opened)
     for decision in decisions:
-        row(item_text(decision.item), describe(decision))
+        print_row(item_text(decision.item), describe(decision))
 
 
 @review.command()
@@ -170,12 +169,13 @@ def log(workspace: WorkspaceOption = DEFAULT_WORKSPACE, as_json: JsonOption = Fa
     if as_json:
         print_json([entry_fields(entry, describe) for entry in history])
         return
-    row("number", "time", "group", "undoes", "by", "reviewer", "item", "decision", "reason", "source")
+    print_row("number", "time", "group", "undoes", "by", "reviewer", "item", "decision", "reason", "source")
     for entry in history:
         undoes = "" if entry.undoes is None else entry.undoes
-        by, reviewer, reason, source = map(cell, (entry.by, entry.reviewer, entry.reason, entry.source))
         numbers = entry.seq, entry.at, entry.group, undoes
-        row(*numbers, by, reviewer, item_text(entry.item), describe(entry), reason, source)
+        print_row(
+            *numbers, entry.by, entry.reviewer, item_text(entry.item), describe(entry), entry.reason, entry.source
+        )
 
 
 @review.command()
@@ -187,7 +187,7 @@ def conflicts(workspace: WorkspaceOption = DEFAULT_WORKSPACE) -> None:
     opened = open_workspace(workspace)
     describe = decision_formatter(opened)
     for item, entries in opened.decisions.conflicts().items():
-        row(item_text(item), ", ".join(f"{cell(entry.reviewer)}: {describe(entry)}" for entry in entries))
+        print_row(item_text(item), ", ".join(f"{entry.reviewer}: {describe(entry)}" for entry in entries))
 
 
 @review.command()
@@ -255,7 +255,7 @@ def diff(
     states = [int(state) if state.isdecimal() and state not in names else state for state in (before, after)]
     changed = log.difference(states[0], states[1] if after else None)
     for item, (old, new) in changed.items():
-        row(item_text(item), describe(old), describe(new))
+        print_row(item_text(item), describe(old), describe(new))
 
 
 @review.command()
@@ -287,7 +287,7 @@ def agreement(
     else:
         print("Cohen's kappa is undefined, as both made the same decision on all items")
     for first, second in measured.differing:
-        row(item_text(first.item), f"{cell(one)}: {describe(first)}", f"{cell(two)}: {describe(second)}")
+        print_row(item_text(first.item), f"{one}: {describe(first)}", f"{two}: {describe(second)}")
 
 
 @review.command("import")

@@ -10,9 +10,15 @@ from pathlib import Path
 from typing import TextIO
 
 from core.runtime.disk_errors import disk_error
+from core.runtime.errors import printable
 
 PIPE_CLOSED = 1
 """Exit code when the reader of the output has ended, as click has it."""
+
+
+def print_row(*cells: str | int) -> None:
+    """Print the cells separated by tabs; names in them cannot control the terminal or end the row."""
+    print(*(printable(str(cell)) for cell in cells), sep="\t")
 
 
 def open_missing_streams() -> None:

@@ -7,6 +7,7 @@ from typing import Annotated
 from typer import Option
 
 from core.cli.common import message
+from core.cli.streams import print_row
 
 
 def uploads(
@@ -25,5 +26,5 @@ def uploads(
         return
     stored = stored_uploads()
     for one in stored:
-        print("\t".join([one.id, size_text(one.bytes), one.at, one.path.name, "; ".join(one.used_by) or "-"]))
+        print_row(one.id, size_text(one.bytes), one.at, one.path.name, "; ".join(one.used_by) or "-")
     message(f"{size_text(sum(one.bytes for one in stored))} of at most {size_text(limit_bytes())}")

@@ -8,6 +8,7 @@ from typer import Argument, Option, Typer
 
 from core.cli.common import announce_device, live_progress, open_workspace, print_changes
 from core.cli.options import DEFAULT_WORKSPACE, REVIEWER, ReviewerOption, WorkspaceOption, with_settings
+from core.cli.streams import print_row
 from core.maml.settings import Compute
 from core.runtime.errors import UserError
 from core.runtime.progress import format_count
@@ -133,7 +134,7 @@ def _print_extremes(table: pd.DataFrame, column: str, top: int, kind: str = "") 
     """Print the most harmful and the most helpful items of a table that has the most harmful first."""
     for effect, part in (("harmful", table.head(top)), ("helpful", table.tail(top)[::-1])):
         for name, score in zip(part[column], part["score"], strict=True):
-            print("\t".join(filter(None, (effect, kind, name, f"{score:+.3g}"))))
+            print_row(*filter(None, (effect, kind, name, f"{score:+.3g}")))
 
 
 def _print_whatif(estimator: WhatIfEstimator, changes: Changes, target: Target | None = None) -> None:
@@ -187,7 +188,7 @@ def list_command(workspace: WorkspaceOption = DEFAULT_WORKSPACE) -> None:
     opened = open_workspace(workspace)
     for name in opened.sets.names():
         named = opened.sets.get(name)
-        print("\t".join((named.name, named.changes.words, named.who, named.at, named.note)))
+        print_row(named.name, named.changes.words, named.who, named.at, named.note)
 
 
 @sets.command()

@@ -282,9 +282,10 @@ def test_named_sets_and_explanations_of_failures(shell: Shell, monkeypatch: pyte
     rows = workspace(shell).project().tasks.train.rows
     image, name = rows["image_id"].iloc[0], rows["class"].iloc[-1]
     shell.done("remove", *at, "--task", "t1")
-    assert shell.done("sets", "save", "decided", *at, "--note", "as it is").out == ["1 task removed"]
+    assert shell.done("sets", "save", "decided", *at, "--note", "as\tit \x1b[31mis").out == ["1 task removed"]
     shell.done("sets", "save", "labels", *at, "--relabel", f"{image}={name}", "--tasks", "t2")
     assert "labels" in shell.refused("sets", "save", "labels", *at, "--tasks", "t3")
+    assert "as\\tit \\x1b[31mis" in shell.done("sets", "list", *at).out[0].split("\t")
     listed = [line.split("\t")[:2] for line in shell.done("sets", "list", *at).out]
     assert listed == [["decided", "1 task removed"], ["labels", "1 task removed, 1 image relabelled"]]
     assert shell.done("sets", "show", "labels", *at).out == ["task\tt2", f"image\t{image}\t{name}"]
