@@ -43,7 +43,7 @@ from core.runtime.errors import UserError
 from core.runtime.files import file_version, library, write_json
 from core.runtime.hashing import ArrayFile, content_hash
 from core.runtime.progress import Progress, left_out_note
-from core.runtime.replacing import delete_scratch, flush_to_disk, replacing
+from core.runtime.replacing import ABANDONED_SECONDS, delete_scratch, flush_to_disk, replacing
 from core.runtime.sequence import next_number
 from core.runtime.stored import OPEN, Count, Text, check_table, read_stored, read_table
 
@@ -58,7 +58,6 @@ _SAVE_SECONDS = 1.0  # between two progress records on disk
 _MAX_SHOWN = 5  # unreadable images in an error
 _AGAIN = "Import the images again."
 _START_AGAIN = "Delete {} and import the images again."
-_ABANDONED_SECONDS = 30 * 24 * 3600
 _NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,63}")
 
 
@@ -518,11 +517,11 @@ def _read_stored(folder: Path) -> StoredImages:
 
 
 def _delete_abandoned() -> None:
-    """Delete the remains of imports that were not resumed for a month, unless a process holds their lock."""
+    """Delete the remains of imports that were not resumed for 14 days, unless a process holds their lock."""
     for partial in images_home().glob(".*"):
         path = partial / "lock"
         with suppress(OSError):  # held, or deleted by another process in the meantime
-            if path.is_file() and time.time() - path.stat().st_mtime > _ABANDONED_SECONDS:
+            if path.is_file() and time.time() - path.stat().st_mtime > ABANDONED_SECONDS:
                 with path.open("a") as lock:
                     fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                     shutil.rmtree(partial, ignore_errors=True)

@@ -28,6 +28,8 @@ _MAX_NAME_BYTES = 255  # of a file name, on all common file systems
 SCRATCH = ".writing"
 """Ending of the folder ``.NAME.writing`` that holds what is being written to ``NAME``."""
 _OLD = ".old"
+ABANDONED_SECONDS = 14 * 24 * 3600
+"""Age from which unfinished work that could be resumed, and that no process holds, is deleted."""
 _UMASK = os.umask(0)
 os.umask(_UMASK)
 _EXCHANGE = 2  # RENAME_EXCHANGE of renameat2(2)

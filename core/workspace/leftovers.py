@@ -17,10 +17,8 @@ from pathlib import Path
 
 from core.runtime.disk_errors import disk_errors
 from core.runtime.errors import TransientError
-from core.runtime.replacing import delete, delete_scratch
+from core.runtime.replacing import ABANDONED_SECONDS, delete, delete_scratch
 
-ABANDONED_SECONDS = 14 * 24 * 3600
-"""Age, by the newest file, from which unfinished work that no process holds is deleted."""
 _OF_RUN = re.compile(r"\.(?P<name>[^.].*-[0-9a-f]{12})(\.lock|\.replaced)?")
 _TEMPORARY = re.compile(r"\.(?P<name>.+)\.[0-9a-f]{12}(?P<old>\.old)?|\.[0-9a-f]{32}")
 

@@ -483,7 +483,7 @@ print((psutil.Process().memory_info().rss - before) / 1e6)
     assert float(done.stdout) < 150
 
 
-def test_abandoned_import_is_deleted_after_a_month(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_abandoned_import_is_deleted_after_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
     pictures = ten()
     pictures[2] = None
     for stamp in ("old", "new"):

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from core.runtime.errors import TransientError
-from core.workspace.leftovers import ABANDONED_SECONDS, delete_leftovers, delete_temporaries, locked
+from core.runtime.replacing import ABANDONED_SECONDS
+from core.workspace.leftovers import delete_leftovers, delete_temporaries, locked
 from core.workspace.runs import Runs, RunWriter
 
 NAME = "rank-0123456789ab"
