@@ -10,7 +10,6 @@ import shutil
 import sqlite3
 import tempfile
 import threading
-import weakref
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
@@ -44,7 +43,7 @@ class LogFile:
     """The SQLite file ``path``, created or upgraded to the present schema where needed.
 
     Every call has its own connection, so any number of threads and processes may use the file at once, and between two
-    calls everything written is in this one file. Where the file or its folder cannot be written, a private copy is
+    calls everything written is in this one file. Where the file or its folder cannot be written, a copy in memory is
     read, which is made again when the file has changed; an absent log is then empty.
 
     Args:
@@ -53,7 +52,7 @@ class LogFile:
 
     def __init__(self, path: Path, busy_seconds: float, name: Path | None = None) -> None:
         self.path, self.busy_seconds, self.name = path.absolute(), busy_seconds, name or path
-        self._copy: tuple[object, LogFile] | None = None
+        self._copy: tuple[object, bytes] | None = None
         self._copying = threading.Lock()
         self._is_ready = False
         """Whether the file was checked and has the present schema."""
@@ -180,7 +179,7 @@ class LogFile:
         elif for_writing and not is_absent and not self._is_writable():
             raise self._error(sqlite3.SQLITE_READONLY)
         if is_absent and not self._is_ready and not for_writing:
-            with _empty() as connection:
+            with _in_memory(empty_log()) as connection:
                 yield connection
             return
         if for_writing or is_absent or (self._is_ready and self._is_writable()):
@@ -188,7 +187,7 @@ class LogFile:
                 if for_writing or self._can_read(connection):
                     yield connection
                     return
-        with self._readable_copy()._opened("mode=rw") as connection:
+        with _in_memory(self._readable_copy()) as connection:
             yield connection
 
     def _can_read(self, connection: sqlite3.Connection) -> bool:
@@ -210,36 +209,34 @@ class LogFile:
 
     # ---- reading where nothing can be written
 
-    def _readable_copy(self) -> LogFile:
-        """Return a private copy of the log as it is now, upgraded if it is of an earlier version."""
+    def _readable_copy(self) -> bytes:
+        """Return the content of the log as it is now, upgraded if it is of an earlier version."""
         with self._copying:
             version = self._content_version()
             if self._copy is None or self._copy[0] != version:
                 self._copy = self._copied()
             return self._copy[1]
 
-    def _copied(self) -> tuple[object, LogFile]:
+    def _copied(self) -> tuple[object, bytes]:
         try:
-            return self._copied_into(tempfile.mkdtemp(prefix="tasklens-log-", dir=_MEMORY))
+            with tempfile.TemporaryDirectory(prefix="tasklens-log-", dir=_MEMORY) as folder:
+                return self._copied_into(Path(folder))
         except OSError:
-            return self._copied_into(tempfile.mkdtemp(prefix="tasklens-log-"))
+            with tempfile.TemporaryDirectory(prefix="tasklens-log-") as folder:
+                return self._copied_into(Path(folder))
 
-    def _copied_into(self, folder: str) -> tuple[object, LogFile]:
-        try:
-            for _ in range(_COPY_ATTEMPTS):
-                version, copy = self._content_version(), Path(folder) / self.path.name
-                for ending in ("", *_SIDE_FILES):
-                    Path(f"{copy}{ending}").unlink(missing_ok=True)
-                    with suppress(FileNotFoundError):
-                        shutil.copyfile(f"{self.path}{ending}", f"{copy}{ending}")
-                if self._content_version() == version:
-                    made = LogFile(copy, self.busy_seconds, self.name)
-                    weakref.finalize(made, shutil.rmtree, folder, ignore_errors=True)
-                    return version, made
-            raise self._error(sqlite3.SQLITE_BUSY)
-        except BaseException:
-            shutil.rmtree(folder, ignore_errors=True)
-            raise
+    def _copied_into(self, folder: Path) -> tuple[object, bytes]:
+        for _ in range(_COPY_ATTEMPTS):
+            version, copy = self._content_version(), folder / self.path.name
+            for ending in ("", *_SIDE_FILES):
+                Path(f"{copy}{ending}").unlink(missing_ok=True)
+                with suppress(FileNotFoundError):
+                    shutil.copyfile(f"{self.path}{ending}", f"{copy}{ending}")
+            if self._content_version() == version:
+                with LogFile(copy, self.busy_seconds, self.name)._opened("mode=rw") as connection:
+                    connection.execute("PRAGMA journal_mode = DELETE")  # the other mode needs files
+                    return version, connection.serialize()
+        raise self._error(sqlite3.SQLITE_BUSY)
 
     def _content_version(self) -> object:
         """Return what differs whenever the content of the file does."""
@@ -310,10 +307,10 @@ def _needs_place(error: sqlite3.Error | OSError) -> bool:
 
 
 @contextmanager
-def _empty() -> Iterator[sqlite3.Connection]:
-    """Open an empty log in memory."""
+def _in_memory(content: bytes) -> Iterator[sqlite3.Connection]:
+    """Open a log in memory."""
     with closing(sqlite3.connect(":memory:", isolation_level=None)) as connection:
-        connection.deserialize(empty_log())
+        connection.deserialize(content)
         _configure(connection)
         yield connection
 

@@ -435,3 +435,17 @@ def test_a_log_whose_side_files_cannot_be_made_is_read_from_a_copy(
     monkeypatch.setattr(Failing, "verb", "SELECT 1 FROM main.sqlite_master")
     monkeypatch.setattr(Failing, "code", code)
     assert len(log.current()) == 5
+
+
+def test_the_copy_of_a_log_that_cannot_be_written_is_in_no_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A killed process would leave it behind."""
+    path, folder = tmp_path / "decisions.sqlite", tmp_path / "memory"
+    folder.mkdir()
+    DecisionLog(path).append([Decision(Item("image", image_id="a"), "keep", reviewer="Ann")])
+    monkeypatch.setattr("core.decisions.database._MEMORY", folder)
+    monkeypatch.setattr("core.decisions.database.LogFile._is_writable", lambda file: file.path != path)
+    log = DecisionLog(path)
+    assert len(log.history()) == 1
+    assert list(folder.iterdir()) == []
