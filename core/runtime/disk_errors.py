@@ -11,7 +11,7 @@ from pathlib import Path
 
 from safetensors import SafetensorError
 
-from core.runtime.errors import TransientError
+from core.runtime.errors import TransientError, text_of
 
 FULL_DISK = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 """Codes of a full disk, a used-up quota, and a file beyond the size that the system or ``ulimit -f`` allows."""
@@ -47,6 +47,7 @@ _EXPLANATIONS = dict.fromkeys(FULL_DISK, _FULL) | {
     errno.EROFS: _READ_ONLY,
     errno.ENOENT: _ABSENT,
 }
+_MOST_CODES = 4096  # of Linux; libraries put other numbers and texts into ``errno``
 # Libraries that write in C or Rust, and shutil for folders, name the code only in their text.
 _CODE = re.compile(r"\[errno (\d+)\]|\(os error (\d+)\)", re.IGNORECASE)
 
@@ -54,8 +55,8 @@ _CODE = re.compile(r"\[errno (\d+)\]|\(os error (\d+)\)", re.IGNORECASE)
 def error_code(error: Exception) -> int | None:
     """Return the operating system's code of an error, also where a library gives it only as text; None if unknown."""
     if isinstance(error, OSError) and error.errno is not None:
-        return error.errno
-    found = _CODE.search(str(error))
+        return error.errno if isinstance(error.errno, int) and 0 <= error.errno < _MOST_CODES else None
+    found = _CODE.search(text_of(error))
     return int(found[1] or found[2]) if found else None
 
 
@@ -69,7 +70,7 @@ def disk_error(error: Exception, path: Path | None = None, *, unnamed: str = "a 
     named = _file_of(error)
     is_written = path is not None and (named is None or path == named or path.parent in named.parents)
     code = error_code(error)
-    why = os.strerror(code) if code else str(error)
+    why = os.strerror(code) if code else text_of(error) or type(error).__name__
     what, fix = _EXPLANATIONS.get(code or 0, _OTHER)
     words = {
         "path": path if is_written else named or unnamed,

@@ -43,6 +43,14 @@ class Cancelled(BaseException):
     """The user cancelled the work; finished steps are stored. No Exception: a signal raises it anywhere."""
 
 
+def text_of(error: BaseException) -> str:
+    """Return ``str(error)``; empty if the class of the error, which any library may define, fails at that."""
+    try:
+        return str(error)
+    except Exception:
+        return ""
+
+
 def printable(text: str) -> str:
     """Return a text with escapes such as ``\\x1b`` for all characters that a terminal or browser acts on."""
     return _CONTROL.sub(lambda match: match[0].encode("unicode_escape").decode("ascii"), text)

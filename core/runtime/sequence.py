@@ -12,10 +12,13 @@ from core.runtime.disk_errors import disk_errors
 from core.runtime.errors import UserError
 from core.runtime.replacing import make_folder
 
+LARGEST = 2**63 - 1
+"""The largest number that a file may hold; entries with it are ordered by their times."""
+
 
 @contextmanager
 def next_number(folder: Path, present: Callable[[], Iterable[int]]) -> Iterator[int]:
-    """Yield one more than the largest number that is present; nobody else gets one while the block runs.
+    """Yield :func:`number_after` those that are present; nobody else gets one while the block runs.
 
     Within the block, write the number to where ``present`` reads it. The numbers of what is deleted may be given again.
 
@@ -32,7 +35,15 @@ def next_number(folder: Path, present: Callable[[], Iterable[int]]) -> Iterator[
             descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             stack.callback(os.close, descriptor)
             fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield 1 + max(present(), default=0)
+        yield number_after(present())
+
+
+def number_after(present: Iterable[int]) -> int:
+    """Return one more than the largest number, at most :data:`LARGEST`.
+
+    A file may hold any number, and the largest one must not keep others from being added.
+    """
+    return min(1 + max(present, default=0), LARGEST)
 
 
 def number_of(read: Callable[[], int]) -> int:

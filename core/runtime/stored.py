@@ -20,13 +20,14 @@ from pydantic_core import PydanticCustomError
 
 from core.runtime.errors import UserError, shorten_middle, shown
 from core.runtime.files import check_regular_file, file_version, read_json
+from core.runtime.sequence import LARGEST
 
 Form = TypeVar("Form")
 
 Text = InstanceOf[str]
 """Any text; pydantic's ``str`` refuses the names of files that are not UTF-8."""
 Flag = Annotated[bool, Strict()]
-Count = Annotated[int, Strict(), Ge(0), Le(2**63 - 1)]
+Count = Annotated[int, Strict(), Ge(0), Le(LARGEST)]
 Number = Annotated[float, Strict()]
 """A number that may be infinite or NaN, as measurements of a diverged model are."""
 Finite = Annotated[float, Strict(), Field(allow_inf_nan=False)]

@@ -34,6 +34,7 @@ from core.runtime.errors import TransientError, UserError
 from core.runtime.files import read_regular_file, write_json, write_text_atomically
 from core.runtime.progress import PROGRESS_FILE_VARIABLE, ProgressState
 from core.runtime.replacing import make_folder
+from core.runtime.sequence import number_after
 from core.runtime.stored import OPEN, Count, Form, Text, read_stored, validate
 from core.workspace.runner import CANCEL, DESCRIPTION, EXIT, GRACE_SECONDS, PID
 
@@ -276,7 +277,7 @@ class Jobs:
             "args": args,
             "command": [*self.command, *args],
             "started": now.isoformat(timespec="milliseconds"),
-            "sequence": 1 + max((job.sequence for job in self.all()), default=0),  # the lock of start() is held
+            "sequence": number_after(job.sequence for job in self.all()),  # the lock of start() is held
         }
         with (
             (folder / _LOCK).open("w+") as lock,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import logging
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
@@ -11,12 +12,13 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import pytest
+from streamlit.errors import StreamlitAPIException
 from streamlit.testing.v1 import AppTest
 
 import core.ui.load.training
 import core.ui.shell.jobs
 import core.ui.trust.evidence_panel
-from core.runtime.errors import UserError
+from core.runtime.errors import Cancelled, UserError
 from core.ui.shell import guard
 from core.ui.shell.background import BackgroundCache, Worker
 from core.ui.shell.guard import BUG_ICON, ERROR_ICON, REPEATED, BugError
@@ -296,6 +298,37 @@ def test_the_log_has_the_traceback_once_under_the_id_on_the_page(caplog: pytest.
     assert len(str(found[0])) < 600
 
 
+class _Unprintable(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError("no text")
+
+
+class _NoText(Exception):
+    def __str__(self) -> str:
+        return 5  # type: ignore[return-value]
+
+
+def _circle() -> Exception:
+    error = StreamlitAPIException("in a circle")
+    error.__cause__ = error
+    return error
+
+
+@pytest.mark.parametrize(
+    "error",
+    [_Unprintable(), _NoText(), _circle(), OSError("code", "text"), OSError(10**30, "text"), OSError(-1, "text")],
+    ids=["unprintable", "no text", "circle", "text as code", "huge code", "negative code"],
+)
+def test_any_exception_is_explained(error: Exception) -> None:
+    assert "The part" in str(guard.explain(error, "The part")) or isinstance(error, OSError)
+
+
+def test_a_long_message_is_shortened_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.ERROR, guard.__name__):
+        guard.explain(ValueError("x\n" * 1_000_000), "The part")
+    assert max(len(one.getMessage()) for one in caplog.records) < 30_000
+
+
 def test_a_user_error_in_the_key_of_a_cache_is_a_user_error(home: Path) -> None:
     page = _run(
         "from core.runtime.errors import UserError\nfrom core.ui.shell.guard import report_errors\n"
@@ -328,6 +361,19 @@ def test_an_error_in_a_thread_is_a_user_error(error: Exception) -> None:
     found = Worker("planted", "The computation").submit(fail).exception()
     assert isinstance(found, UserError)
     assert isinstance(found, BugError) == (error is BUG)
+
+
+@pytest.mark.parametrize("error", [SystemExit(3), KeyboardInterrupt(), Cancelled(), _Unprintable()], ids=repr)
+def test_nobody_waits_for_a_thread_that_gave_up(error: BaseException) -> None:
+    def fail() -> NoReturn:
+        raise error
+
+    assert isinstance(Worker("planted", "The computation").submit(fail).exception(timeout=10), UserError)
+    cache: BackgroundCache[int, str] = BackgroundCache("planted", "The lines", lambda _: "failed")
+    until = time.monotonic() + 10
+    while cache.get(1, fail) is None and time.monotonic() < until:
+        time.sleep(0.01)
+    assert cache.get(1, fail) == "failed"
 
 
 @ERRORS

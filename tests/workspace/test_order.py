@@ -15,7 +15,7 @@ from core.data import store
 from core.data.listing import Listing
 from core.runtime import clock
 from core.runtime.files import HOME_VARIABLE
-from core.runtime.sequence import next_number
+from core.runtime.sequence import LARGEST, next_number
 from core.tasks.changes import Changes
 from core.tasks.generate import tasks_sequence
 from core.workspace import jobs as jobs_module
@@ -84,6 +84,21 @@ def test_the_newest_job_is_the_one_started_last(tmp_path: Path) -> None:
     made = [jobs.start(str(number), [str(number)]) for number in range(3)]
     assert [job.title for job in jobs.all()] == ["2", "1", "0"]
     assert made[0].id > made[1].id > made[2].id
+
+
+@pytest.mark.parametrize("number", [LARGEST, LARGEST - 1])
+def test_the_largest_number_keeps_nothing_from_being_added(tmp_path: Path, number: int) -> None:
+    runs, jobs = Runs(tmp_path / "runs"), Jobs(tmp_path / "jobs", ("true",))
+    first = runs.get_or_compute("rank", {"n": 0}, compute)
+    (first.folder / "provenance.json").write_text(json.dumps(first.provenance | {"sequence": number}))
+    started = jobs.start("0", ["0"])
+    described = json.loads((started.folder / "job.json").read_text())
+    (started.folder / "job.json").write_text(json.dumps(described | {"sequence": number}))
+    for n in (1, 2):
+        assert runs.get_or_compute("rank", {"n": n}, compute).sequence == LARGEST
+        assert jobs.start(str(n), [str(n)]).sequence == LARGEST
+    assert not runs.damaged() and not jobs.damaged()
+    assert len(runs.all("rank")) == len(jobs.all()) == 3
 
 
 def test_the_newest_set_is_the_one_saved_last(tmp_path: Path) -> None:

@@ -40,15 +40,18 @@ from streamlit.errors import StreamlitAPIException
 from streamlit.runtime.scriptrunner import RerunException
 
 from core.runtime.disk_errors import disk_error
-from core.runtime.errors import UserError
+from core.runtime.errors import UserError, shorten_middle, text_of
 from core.ui.shell.text import plain, shorten
 
 ERROR_ICON, BUG_ICON = "⚠️", "🛑"
 REPEATED = "Not available: see the error message on this page."
 """Stands where an error would be shown that the page shows already."""
 _MAX_EXCEPTION_LENGTH = 200
+_MAX_TRACEBACK_LENGTH = 20_000
+"""Characters in the log; the message of an error may quote a whole file."""
 _LOGGED_AGAIN_SECONDS = 600.0
 """How long the same bug is not logged again: a fragment may run into it twice a second."""
+_MAX_CAUSES = 10  # a chain of causes may be a circle
 _REPORTS, _SHOWN = "_guard_reports", "_guard_shown"
 _PAGE = ""
 """The owner of what is drawn outside fragments."""
@@ -65,10 +68,10 @@ T = TypeVar("T")
 class BugError(UserError):
     """An unexpected exception in words; its traceback is in the server's log under ``id``."""
 
-    def __init__(self, error: Exception, title: str) -> None:
-        text = "".join(traceback.format_exception(error))
+    def __init__(self, error: BaseException, title: str) -> None:
+        text = shorten_middle("".join(traceback.format_exception(error)), _MAX_TRACEBACK_LENGTH)
         self.id = hashlib.blake2b(text.encode("utf-8", "replace"), digest_size=4).hexdigest()
-        first_line = next(iter(str(error).strip().splitlines()), "")
+        first_line = next(iter(text_of(error).strip().splitlines()), "")
         words = ": ".join(filter(None, (type(error).__name__, shorten(first_line, _MAX_EXCEPTION_LENGTH))))
         super().__init__(
             f"{title} stopped because of a bug in TaskLens ({words}).",
@@ -90,14 +93,15 @@ class _Report:
     is_drawn: bool = False
 
 
-def explain(error: Exception, title: str) -> UserError:
+def explain(error: BaseException, title: str) -> UserError:
     """Return an exception as sentences: a UserError as it is, else a :class:`BugError` of the part ``title``.
 
     An error of the operating system, such as too many open files, is no bug.
     """
     cause: BaseException | None = error
-    while isinstance(cause, StreamlitAPIException):  # Streamlit wraps what the hash functions of its caches raise
-        cause = cause.__cause__ or cause.__context__
+    for _ in range(_MAX_CAUSES):  # Streamlit wraps what the hash functions of its caches raise
+        if isinstance(cause, StreamlitAPIException):
+            cause = cause.__cause__ or cause.__context__
     if isinstance(cause, OSError) and cause.errno is not None:
         return disk_error(cause)
     return cause if isinstance(cause, UserError) else BugError(error, title)
@@ -250,13 +254,17 @@ def ignore() -> None:
 
 
 def in_thread(function: Callable[P, T], title: str) -> Callable[P, T]:
-    """Return a function for a thread; whatever it raises is a UserError, and a bug is logged."""
+    """Return a function for a thread; whatever it raises is a UserError, and a bug is logged.
+
+    That includes SystemExit and KeyboardInterrupt, which Python itself raises in no thread of ours: those who wait for
+    a result would wait for ever.
+    """
 
     @wraps(function)
     def run(*args: P.args, **kwargs: P.kwargs) -> T:
         try:
             return call(function, args, kwargs)
-        except Exception as error:
+        except BaseException as error:
             raise explain(error, title) from error
 
     return run
