@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import tempfile
 from collections import Counter
@@ -42,12 +43,14 @@ def _put_and_read(folder: Path, name: str, guard: str) -> None:
     # Called in a process of its own, which may change its roots.
     folder.mkdir()
     READERS[name].make(folder)
+    os.environ["TEST_FOLDER"] = str(folder)
     roots.restrict([folder])
     EVERYWHERE[guard](folder / READERS[name].target)
     READERS[name].read(folder)
 
 
 def _write_and_read(folder: Path, name: str, content: Callable[[], bytes]) -> None:
+    roots.restrict([folder])
     if not folder.exists():
         folder.mkdir()
         READERS[name].make(folder)
