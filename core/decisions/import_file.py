@@ -94,10 +94,11 @@ def read_decision_file(
         check_reviewer(reviewer)
     table = read_table(path, TABLE, None)
     if isinstance(table, dict):
-        rows = [*table["decisions"], *table.get("comments", ())] if "decisions" in table else None
-        if rows is None or not all(isinstance(row, dict) for row in rows):
+        lists = table.get("decisions"), table.get("comments", [])
+        rows = [row for rows in lists if isinstance(rows, list) for row in rows]
+        if not all(isinstance(one, list) for one in lists) or not all(isinstance(row, dict) for row in rows):
             raise UserError(
-                f"{path.name} holds an object without a list of decisions.",
+                f"{path.name} holds an object without a list of decisions, or of comments.",
                 "Use a list of row objects, or a file that the export of decisions wrote.",
             )
         table = pd.DataFrame(rows, columns=COLUMNS, dtype=object)
@@ -353,7 +354,7 @@ def _plan(log: LogTransaction, file: DecisionFile) -> ImportPlan:
     if already_decided:
         plan.notes.append(f"{already_decided:,} issues on images that somebody has decided on: left out")
     existing = {ImportedComment(comment.item, comment.reviewer, comment.text) for comment in log.comments()}
-    plan.comments = [comment for comment in file.comments if comment not in existing]
+    plan.comments = [comment for comment in dict.fromkeys(file.comments) if comment not in existing]
     return plan
 
 

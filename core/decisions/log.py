@@ -209,6 +209,9 @@ class DecisionLog:
             self._rows.start_again()
             what = f"{self.path}: row {error.seq} of entries was changed by another program since it was read."
             raise LogFileError(what, "Try again: it will be left out.", sqlite3.SQLITE_CORRUPT) from error
+        except queries.NoNumberError as error:
+            what = f"{self.path}: {error} was written by another program; its number leaves none for new rows."
+            raise LogFileError(what, "Put a backup in its place.", sqlite3.SQLITE_CORRUPT) from error
 
     def _replayed(self, query: Callable[[Replay], T]) -> T:
         # The transaction reads from its first query on, so inside the lock it sees no older state than the known one.

@@ -11,7 +11,7 @@ from typing import Any
 
 from core.decisions.database import encode_text
 from core.decisions.records import Comment, Decision, Entry, Item, Operation, Result, Snapshot
-from core.decisions.valid_rows import LARGEST_ID
+from core.decisions.valid_rows import FULL_FROM, LARGEST_ID
 from core.runtime.clock import timestamp
 from core.runtime.errors import UserError
 
@@ -54,6 +54,13 @@ class InvalidRowError(Exception):
     def __init__(self, seq: int) -> None:
         super().__init__(f"entry {seq}")
         self.seq = seq
+
+
+class NoNumberError(Exception):
+    """An error that a table has a row whose number leaves too few for new ones."""
+
+    def __init__(self, table: str, number: int) -> None:
+        super().__init__(f"row {number} of {table}")
 
 
 def entries(
@@ -120,10 +127,20 @@ def newest_id(connection: sqlite3.Connection, table: str, key: str = "id") -> in
     return int(connection.execute(query).fetchone()[0])
 
 
+def _next_id(connection: sqlite3.Connection, table: str, key: str = "id") -> int:
+    """Return one more than :func:`newest_id`; raise NoNumberError if new rows would get invalid numbers."""
+    if (newest := newest_id(connection, table, key)) >= FULL_FROM:
+        raise NoNumberError(table, newest)
+    return newest + 1
+
+
 def apply_idempotent(connection: sqlite3.Connection, operation: Operation) -> Result:
     """Apply an operation unless its token is known, and return its result."""
     write = _decide if operation.act == "decide" else _reverse
-    return _result(connection, _once(connection, "group", operation.token, lambda: write(connection, operation)))
+    return _result(
+        connection,
+        _once(connection, "group", operation.token, operation.reviewer, lambda: write(connection, operation)),
+    )
 
 
 def restore(connection: sqlite3.Connection, name: str, reviewer: str, token: str) -> Result:
@@ -141,21 +158,21 @@ def restore(connection: sqlite3.Connection, name: str, reviewer: str, token: str
         saw = newest_id(connection, "groups")
         return _decide(connection, Operation("decide", reviewer, token, decisions, saw))
 
-    return _result(connection, _once(connection, "group", token, write))
+    return _result(connection, _once(connection, "group", token, reviewer, write))
 
 
 def comment(connection: sqlite3.Connection, item: Item, reviewer: str, text: str, token: str) -> Comment:
     """Append a comment, unless its token is known, and return it."""
 
     def write() -> int:
-        number = newest_id(connection, "comments") + 1
+        number = _next_id(connection, "comments")
         connection.execute(
             f"INSERT INTO main.comments (id, {ITEM}, reviewer, text, at) VALUES (?, {_texts(6)}, ?)",
             (number, *_item_values(item), encode_text(reviewer), encode_text(text), timestamp()),
         )
         return number
 
-    number = _once(connection, "comment", token, write)
+    number = _once(connection, "comment", token, reviewer, write)
     found = comments(connection, "WHERE id = ?", (number,))
     return found[0] if found else Comment(number or 0, item, reviewer, text, "")  # it has become unreadable since
 
@@ -167,7 +184,7 @@ def snapshot(connection: sqlite3.Connection, name: str, reviewer: str, note: str
         same_name = "SELECT 1 FROM main.snapshots WHERE name = CAST(? AS TEXT)"
         if connection.execute(same_name, (encode_text(name),)).fetchone():
             raise UserError(f"A snapshot “{name}” exists already.", "Choose another name.")
-        number = newest_id(connection, "snapshots") + 1
+        number = _next_id(connection, "snapshots")
         seq, group = newest_id(connection, "entries", "seq"), newest_id(connection, "groups")
         connection.execute(
             "INSERT INTO main.snapshots (id, name, reviewer, note, at, seq, group_id) "
@@ -176,14 +193,14 @@ def snapshot(connection: sqlite3.Connection, name: str, reviewer: str, note: str
         )
         return number
 
-    number = _once(connection, "snapshot", token, write)
+    number = _once(connection, "snapshot", token, reviewer, write)
     found = snapshots(connection, "WHERE id = ?", (number,))
     return found[0] if found else Snapshot(number or 0, name, reviewer, note, "", 0, 0)  # as for a comment
 
 
 def _decide(connection: sqlite3.Connection, operation: Operation) -> int:
     group, reviewer = _add_group(connection, operation), encode_text(operation.reviewer)
-    first = newest_id(connection, "entries", "seq") + 1
+    first = _next_id(connection, "entries", "seq")
     connection.executemany(
         f"INSERT INTO main.entries ({_ENTRY_COLUMNS}) VALUES (?, ?, {_texts(4)}, ?, ?, {_texts(4)})",
         (
@@ -214,13 +231,13 @@ def _reverse(connection: sqlite3.Connection, operation: Operation) -> int | None
     group = _add_group(connection, operation, root, latest)
     connection.execute(
         f"""{_OUTCOME} INSERT INTO main.entries ({_ENTRY_COLUMNS})
-        SELECT :newest + row_number() OVER (ORDER BY taken), :group,
+        SELECT :next - 1 + row_number() OVER (ORDER BY taken), :group,
             t.kind, t.task_id, t.role, t.image_id, coalesce(w.verdict, 'clear'), w.label,
             coalesce(w.reason, ''), coalesce(w.reviewer, CAST(:reviewer AS TEXT)), coalesce(w.source, ''),
             coalesce(w.cause, '')
         FROM outcome JOIN entries t ON t.seq = taken LEFT JOIN entries w ON w.seq = winner
         WHERE coalesce(winner, 0) <= taken ORDER BY taken""",
-        {**values, "root": root, "group": group, "newest": newest_id(connection, "entries", "seq")},
+        {**values, "root": root, "group": group, "next": _next_id(connection, "entries", "seq")},
     )
     return group
 
@@ -249,7 +266,8 @@ def _add_group(
     connection: sqlite3.Connection, operation: Operation, root: int | None = None, undoes: int | None = None
 ) -> int:
     newest = newest_id(connection, "groups")
-    group = max(newest, newest_id(connection, "entries", "group_id")) + 1  # an entry without its group gets none
+    # An entry without its group gets none.
+    group = max(_next_id(connection, "groups"), _next_id(connection, "entries", "group_id"))
     # A page may show a newer version than the log has, if a backup has replaced the log.
     saw = None if operation.saw is None else min(operation.saw, newest)
     connection.execute(
@@ -259,13 +277,22 @@ def _add_group(
     return group
 
 
-def _once(connection: sqlite3.Connection, kind: str, token: str, write: Callable[[], int | None]) -> int | None:
-    """Return the id of what was written under a token, or call ``write`` and save its id under the token."""
+def _once(
+    connection: sqlite3.Connection, kind: str, token: str, reviewer: str, write: Callable[[], int | None]
+) -> int | None:
+    """Return the id of what was written under a token, or call ``write`` and save its id under the token.
+
+    Raises:
+        UserError: another reviewer has used the token; what this one sent would be acknowledged, and lost.
+    """
     if not token:
         return write()
     key = (kind, encode_text(token))
     known = connection.execute("SELECT id FROM tokens WHERE kind = ? AND token = CAST(? AS TEXT)", key).fetchone()
     if known:
+        query = f"SELECT reviewer FROM {kind}s WHERE id = ?"
+        if connection.execute(query, known).fetchone() not in (None, (reviewer,)):
+            raise UserError("An operation of another reviewer has the same token.", "Reload the page, and do it again.")
         return known[0]
     number = write()
     connection.execute("INSERT INTO main.tokens (kind, token, id) VALUES (?, CAST(? AS TEXT), ?)", (*key, number))

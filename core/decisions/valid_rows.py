@@ -16,6 +16,8 @@ from core.decisions.causes import CAUSES
 
 LARGEST_ID = 2**53
 """Numbers of rows are at most this large, so that one from outside leaves room for more."""
+FULL_FROM = LARGEST_ID - 2**40
+"""Nothing is appended after a row with this number or a larger one: new rows could get numbers that are invalid."""
 
 
 _NAMED_ROWS = 5

@@ -566,3 +566,25 @@ def test_replacing_a_folder_succeeds_or_changes_nothing(tmp_path: Path, monkeypa
     assert (place / "file").read_text() == "two"
     assert (place / "mine.txt").read_text() == "kept"
     assert [path.name for path in tmp_path.iterdir()] == ["place"]
+
+
+@pytest.mark.parametrize("content", [5, "ab", None, {"a": 1}, [1], [[]]], ids=repr)
+@pytest.mark.parametrize("name", ["decisions", "comments"])
+def test_an_object_whose_lists_are_none_is_refused(
+    name: str, content: object, workspace: Workspace, tmp_path: Path
+) -> None:
+    file = tmp_path / "decisions.json"
+    file.write_text(json.dumps({"decisions": [], "comments": []} | {name: content}))
+    with pytest.raises(UserError):
+        plan_import(workspace, file)
+    assert not workspace.decisions.history()
+
+
+def test_a_comment_that_a_file_has_twice_counts_once(
+    workspace: Workspace, items: dict[str, list[Item]], tmp_path: Path
+) -> None:
+    file = tmp_path / "decisions.json"
+    row = {"image_id": items["image"][0].image_id, "comment": "blurred", "reviewer": "ann"}
+    file.write_text(json.dumps([row, row]))
+    assert len(plan_import(workspace, file).comments) == len(import_decisions(workspace, file).comments) == 1
+    assert len(workspace.decisions.comments()) == 1

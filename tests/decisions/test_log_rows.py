@@ -14,8 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from core.decisions.causes import CAUSES
-from core.decisions.log import Decision, DecisionLog, Item
-from core.decisions.valid_rows import unreadable_text
+from core.decisions.log import Decision, DecisionLog, Item, LogFileError, Operation
+from core.decisions.valid_rows import FULL_FROM, LARGEST_ID, unreadable_text
 from core.runtime.errors import UserError
 from tests.decisions.test_log import MEMORY, state
 from tests.properties import examples
@@ -200,3 +200,50 @@ def test_what_is_valid_in_sql_is_valid_as_a_decision(rows: list[tuple[Any, ...]]
         assert [entry.seq for entry in log.history()] == valid
         assert invalid.isdisjoint(valid)
         assert len(state(log)) <= len(valid)
+
+
+@pytest.mark.parametrize("number", [LARGEST_ID, LARGEST_ID - 1, FULL_FROM])
+@pytest.mark.parametrize("table", ["groups", "entries"])
+def test_nothing_is_acknowledged_that_would_get_an_invalid_number(log: DecisionLog, table: str, number: int) -> None:
+    before = log.current()
+    if table == "groups":
+        insert(log.path, "groups", [(number, number, None, AT, "Bob", None)])
+    else:
+        insert(log.path, "entries", [(number, 1, *ENTRY[1:4], "bird", *ENTRY[5:])])
+    opened = DecisionLog(log.path)
+    for write in (
+        lambda: opened.append([Decision(CAT, "remove", reviewer="Ann", cause="label-error")]),
+        lambda: opened.undo("Ann"),
+    ):
+        with pytest.raises(LogFileError):
+            write()
+    assert {item: entry for item, entry in opened.current().items() if item in before} == before
+
+
+@pytest.mark.parametrize("number", [LARGEST_ID, LARGEST_ID - 1, FULL_FROM])
+def test_no_comment_or_snapshot_gets_an_invalid_number(log: DecisionLog, number: int) -> None:
+    insert(log.path, "comments", [(number, *ENTRY[1:5], "Bob", "text", AT)])
+    insert(log.path, "snapshots", [(number, "last", "Bob", "", AT, 1, 1)])
+    with pytest.raises(LogFileError):
+        log.comment(CAT, "Ann", "text")
+    with pytest.raises(LogFileError):
+        log.snapshot("next", "Ann")
+    assert log.append([Decision(CAT, "unsure", reviewer="Ann")])
+
+
+def test_the_token_of_another_reviewer_acknowledges_nothing(log: DecisionLog) -> None:
+    decide = {
+        who: Operation("decide", who, "token", (Decision(CAT, "unsure", reviewer=who),)) for who in ("Ann", "Bob")
+    }
+    assert log.submit([decide["Ann"]]) == log.submit([decide["Ann"]])
+    log.comment(CAT, "Ann", "text", "token")
+    log.snapshot("first", "Ann", token="token")
+    for write in (
+        lambda: log.submit([decide["Bob"]]),
+        lambda: log.undo("Bob") and log.submit([Operation("undo", "Bob", "token")]),
+        lambda: log.restore("first", "Bob", "token"),
+        lambda: log.comment(CAT, "Bob", "text", "token"),
+        lambda: log.snapshot("second", "Bob", token="token"),
+    ):
+        with pytest.raises(UserError):
+            write()

@@ -38,6 +38,9 @@ FOREIGN_HOSTS = (
     "0.0.0.0:8501",
     "[::2]:8501",
     "[::1",
+    "[::1]evil.example",
+    "evil.example[::1]",
+    "127.0.0.1 ",
     "",
 )
 FOREIGN_ORIGINS = (
@@ -49,6 +52,10 @@ FOREIGN_ORIGINS = (
     "null",
     "",
     "file://",
+    "http://[",
+    "http://[::1",
+    "javascript://127.0.0.1:8501/",
+    "//127.0.0.1:8501",
 )
 Client = Callable[..., TestClient]
 

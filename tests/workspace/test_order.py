@@ -97,7 +97,7 @@ def test_the_largest_number_keeps_nothing_from_being_added(tmp_path: Path, numbe
     for n in (1, 2):
         assert runs.get_or_compute("rank", {"n": n}, compute).sequence == LARGEST
         assert jobs.start(str(n), [str(n)]).sequence == LARGEST
-    assert not runs.damaged() and not jobs.damaged()
+    assert runs.damaged() == jobs.damaged() == []
     assert len(runs.all("rank")) == len(jobs.all()) == 3
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from ipaddress import ip_address
 from urllib.parse import urlsplit
 
@@ -11,6 +12,9 @@ from streamlit.web.server.starlette.starlette_websocket import is_host_allowed
 from core.runtime.access import MIN_TOKEN_LENGTH, TOKEN_VARIABLE
 from core.runtime.errors import UserError
 from core.ui.server.login_settings import is_login_configured
+
+_HOST = re.compile(r"([^\s:\[\]]+|\[[^\s\[\]]+\])(:\d+)?")
+"""A name or an address, an IPv6 address in brackets, with or without a port."""
 
 
 def is_loopback(address: str | None) -> bool:
@@ -28,7 +32,8 @@ def is_known_host(host: str | None) -> bool:
 
     A page at a foreign name that resolves to this machine (DNS rebinding) sends its own name.
     """
-    return bool(config.get_option("server.allowedHosts")) and is_host_allowed(host)
+    is_host = _HOST.fullmatch(host or "") is not None  # Streamlit takes evil[::1] for ::1
+    return is_host and bool(config.get_option("server.allowedHosts")) and is_host_allowed(host)
 
 
 def is_own_origin(origin: str | None, host: str | None) -> bool:
@@ -36,7 +41,13 @@ def is_own_origin(origin: str | None, host: str | None) -> bool:
 
     Streamlit itself also accepts pages of other local servers, and looks up the external address to compare.
     """
-    return origin is None or (urlsplit(origin).netloc != "" and urlsplit(origin).netloc == host)
+    if origin is None:
+        return True
+    try:
+        parts = urlsplit(origin)
+    except ValueError:  # http://[
+        return False
+    return parts.scheme in ("http", "https") and parts.netloc != "" and parts.netloc == host
 
 
 def check_start(address: str | None, token: str) -> None:
