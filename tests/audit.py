@@ -29,11 +29,12 @@ def unreachable(service: str) -> str:
     """Return why the service cannot answer; empty if it can."""
     name, version = KNOWN
     query = {"package": {"name": name, "ecosystem": "PyPI"}, "version": version}
-    request = urllib.request.Request(service, json.dumps(query).encode(), {"Content-Type": "application/json"})
+    headers = {"Content-Type": "application/json"}
     try:
+        request = urllib.request.Request(service, json.dumps(query).encode(), headers)
         with urllib.request.urlopen(request, timeout=_TIMEOUT) as answer:
             found = json.load(answer)
-    except (OSError, ValueError) as error:  # no network, an HTTP error, or no JSON
+    except (OSError, ValueError) as error:  # no network, an HTTP error, no JSON, or no address
         return str(error)
     return "" if isinstance(found, dict) and found.get("vulns") else f"it knows no hole of {name} {version}"
 

@@ -80,7 +80,7 @@ def read_stored(path: Path, form: Any, *, fix: str = _RESTORE) -> Any:
     return _read_version(path, file_version(path), form, fix)
 
 
-@lru_cache(maxsize=8192)
+@lru_cache(maxsize=32_768)
 def _read_version(path: Path, version: tuple[int, int, int], form: Any, fix: str) -> Any:
     return validate(read_json(path, max_bytes=_MAX_BYTES, fix=fix), form, path, fix=fix)
 

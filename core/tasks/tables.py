@@ -115,7 +115,10 @@ def _parse_csv(path: Path, content: bytes, text_columns: Sequence[str] | None) -
     types = str if text_columns is None else dict.fromkeys(text_columns, str)
     # Before 3.1, the fast parser of pandas ends a text at a NUL, which would be another name without a word.
     parser = {"engine": "python"} if _PANDAS < (3, 1) and "\0" in text else _EXACT_FLOATS
-    return pd.read_csv(io.StringIO(text), dtype=types, keep_default_na=False, **parser)
+    table = pd.read_csv(io.StringIO(text), dtype=types, keep_default_na=False, **parser)
+    if not isinstance(table.index, pd.RangeIndex):  # pandas takes the first cells for an index
+        raise UserError(f"{path.name}: its rows have more cells than its header.", "Give each column a name.")
+    return table
 
 
 def _parse_json(path: Path, content: bytes, what: str) -> pd.DataFrame | dict[str, Any]:

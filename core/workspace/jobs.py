@@ -47,6 +47,7 @@ _CANCELLED_CODES = (128 + signal.SIGINT, 128 + signal.SIGTERM)
 _REFUSED_CODE = 2  # of an error in the user's input or settings
 _KILLED_CODE = 128 + signal.SIGKILL
 _PROGRESS_LINE = re.compile(r".*: \d+/\d+(, about .+ left)?(  .*)?")
+_LARGEST_PID = 1 << 22  # of Linux
 _TAIL_BYTES = 16_384
 _OUTPUT_BYTES = 1 << 24
 
@@ -234,7 +235,7 @@ class Jobs:
     def get(self, job_id: str) -> Job:
         """Return the job of that id; raise UserError if there is none, or its description is damaged."""
         folder = self.folder / job_id
-        if not re.fullmatch(r"[\w-]+", job_id) or not (folder / DESCRIPTION).exists():
+        if Path(job_id).name != job_id or not job_id or "\0" in job_id or not (folder / DESCRIPTION).exists():
             raise UserError(f"There is no job “{job_id}”.", "Choose one from the list of jobs.")
         return self._read(folder)
 
@@ -256,10 +257,10 @@ class Jobs:
         # written its id yet reads the marker next. Its runner does the kill; if the runner is gone, a second request
         # does.
         is_overdue = now - _number(marker, default=now) > GRACE_SECONDS
-        group = int(_number(job.folder / PID, default=0))
-        if group > 1:  # else there is no process yet, or the file is damaged
+        group = _number(job.folder / PID, default=0)
+        if 1 < group <= _LARGEST_PID:  # else there is no process yet, or the file is damaged
             with suppress(ProcessLookupError):
-                os.killpg(group, signal.SIGKILL if is_overdue else signal.SIGTERM)
+                os.killpg(int(group), signal.SIGKILL if is_overdue else signal.SIGTERM)
 
     def _start(self, title: str, args: tuple[str, ...]) -> Job:
         now = datetime.now(UTC)

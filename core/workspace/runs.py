@@ -22,7 +22,6 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 import numpy as np
 import pandas as pd
@@ -126,7 +125,7 @@ class Run:
         return self.provenance.get("processor_seconds", float("nan"))
 
 
-@lru_cache(maxsize=8192)
+@lru_cache(maxsize=32_768)
 def _config(path: Path, version: tuple[int, int, int]) -> dict[str, Any]:
     """Return the content of a ``config.json``, whose hash is the name of its folder."""
     config = read_stored(path, dict[str, Any], fix=_AGAIN)
@@ -153,7 +152,7 @@ class StepCache:
         try:
             with np.load(path, allow_pickle=False) as arrays:
                 return [arrays[name] for name in arrays.files]
-        except (OSError, ValueError, EOFError, BadZipFile):
+        except Exception:  # NumPy and zipfile raise errors of many kinds about a damaged file
             with suppress(OSError):
                 path.unlink()  # truncated by a power failure: computed again
             return None

@@ -50,13 +50,15 @@ def uploads_folder() -> Path:
 
 
 def limit_bytes() -> int:
-    """Return the most bytes that uploads may take together; raise UserError if the setting is no number."""
+    """Return the most bytes that uploads may take together; raise UserError if the setting is no size."""
     given = os.environ.get(LIMIT_VARIABLE, "")
     try:
-        limit = float(given) if given else DEFAULT_LIMIT_GB
-        return int(limit * 1e9)
+        limit = int((float(given) if given else DEFAULT_LIMIT_GB) * 1e9)
+        if limit < 0:
+            raise ValueError(given)
+        return limit
     except (ValueError, OverflowError) as error:
-        raise UserError(f"{LIMIT_VARIABLE} is {given!r}, not a number.", "Give a size in GB, such as 20.") from error
+        raise UserError(f"{LIMIT_VARIABLE} is {given!r}, not a size.", "Give a size in GB, such as 20.") from error
 
 
 def store_upload(name: str, content: bytes) -> Path:
@@ -132,7 +134,8 @@ def size_text(size: float) -> str:
 def _files() -> list[tuple[Path, os.stat_result]]:
     found = []
     for path in uploads_folder().glob("*/*"):
-        if _ID.fullmatch(path.parent.name) and not path.name.startswith("."):
+        # What is behind a link is not ours to list or delete.
+        if _ID.fullmatch(path.parent.name) and not path.parent.is_symlink() and not path.name.startswith("."):
             with suppress(OSError):  # removed in the meantime
                 state = path.stat()
                 if stat.S_ISREG(state.st_mode):

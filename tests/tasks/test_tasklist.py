@@ -311,6 +311,8 @@ DAMAGED: list[tuple[str, bytes, str]] = [
     ("list.csv", CSV.encode("utf-16-be"), "UTF-16"),
     ("list.csv", CSV.replace("d,1", "é,1", 1).encode("latin-1"), "line 5: the byte 0xe9"),
     ("list.csv", CSV.replace(",", ";").encode(), "separated by ';'"),
+    ("list.csv", "\n".join([CSV.splitlines()[0], *(f"{row}," for row in CSV.splitlines()[1:])]).encode(), "header"),
+    ("list.csv", "\n".join([CSV.splitlines()[0], *(f"0,{row}" for row in CSV.splitlines()[1:])]).encode(), "header"),
     ("list.csv", CSV.replace(",", "\t").encode(), "separated by '\\t'"),
     ("list.csv", CSV.replace("label", "class").encode(), "column 'class'"),
     ("list.csv", (CSV + "a,b,c,d,e,f,g\n").encode(), "Expected 5 fields in line 10, saw 7"),

@@ -221,6 +221,35 @@ def test_a_command_without_its_runner_can_be_cancelled(jobs: Jobs) -> None:
     assert ended(job) == "cancelled"
 
 
+@pytest.mark.parametrize("number", ["nan", "inf", "1e308", "9" * 20, "-1", "0", "1", "x", ""])
+def test_a_damaged_process_id_ends_nobody(jobs: Jobs, number: str) -> None:
+    job = begun(jobs.start("Long", [FOREVER]))
+    process = (job.folder / "pid").read_text()
+    (job.folder / "pid").write_text(number)
+    jobs.cancel(job.id)
+    assert job.status() == "running"
+    (job.folder / "pid").write_text(process)
+    jobs.cancel(job.id)
+    assert ended(job) == "cancelled"
+
+
+@pytest.mark.parametrize("name", ["a copy (2)", "a\nline", "ü.x"])
+def test_a_job_in_a_renamed_folder_can_be_chosen(jobs: Jobs, name: str) -> None:
+    job = jobs.start("Short", ["0"])
+    assert ended(job) in ("done", "failed")
+    job.folder.rename(jobs.folder / name)
+    assert [jobs.get(one.id).id for one in jobs.all()] == [name]
+    jobs.cancel(name)
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "../jobs", "a/b", "a\0b"])
+def test_no_other_folder_is_a_job(jobs: Jobs, name: str) -> None:
+    jobs.folder.mkdir(parents=True, exist_ok=True)
+    (jobs.folder / "job.json").write_text("{}")
+    with pytest.raises(UserError):
+        jobs.get(name)
+
+
 def test_concurrent_sessions_start_the_same_arguments_once(jobs: Jobs) -> None:
     started: list[Job] = []
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
+import struct
 import subprocess
 import sys
 import threading
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -236,7 +239,20 @@ def test_a_damaged_table_is_named_in_the_error(runs: Runs, content: bytes | None
         run.table("rows.parquet")
 
 
-@pytest.mark.parametrize("content", [b"", b"half"])
+def _archive(compression: int, shape: tuple[int, ...]) -> bytes:
+    """An archive with the start of one array, whose compression method is unknown if it is not deflate."""
+    stream, array = io.BytesIO(), io.BytesIO()
+    header = {"descr": "<f8", "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(array, header)
+    with zipfile.ZipFile(stream, "w", compression) as archive:
+        archive.writestr("arr_0.npy", array.getvalue())
+    return stream.getvalue().replace(struct.pack("<H", zipfile.ZIP_BZIP2), struct.pack("<H", 99))
+
+
+BOMB, UNKNOWN = _archive(zipfile.ZIP_DEFLATED, (2**50,)), _archive(zipfile.ZIP_BZIP2, (1,))
+
+
+@pytest.mark.parametrize("content", [b"", b"half", BOMB, UNKNOWN], ids=["empty", "half", "bomb", "unknown method"])
 def test_a_damaged_step_is_computed_again(runs: Runs, content: bytes) -> None:
     RunWriter(runs.folder).save_step(lambda: [np.zeros(2)])
     (runs.folder / "memory" / "000000.npz").write_bytes(content)

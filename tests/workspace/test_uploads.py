@@ -56,8 +56,8 @@ def test_the_total_is_limited(monkeypatch: pytest.MonkeyPatch) -> None:
     assert store_upload("two", b"2" * 600).exists()
 
 
-@pytest.mark.parametrize("given", ["much", "nan", "inf"])
-def test_a_limit_that_is_no_number_is_named(given: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("given", ["much", "nan", "inf", "-1"])
+def test_a_limit_that_is_no_size_is_named(given: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(LIMIT_VARIABLE, given)
     with pytest.raises(UserError, match=LIMIT_VARIABLE):
         store_upload("one", b"1")
@@ -94,3 +94,14 @@ def test_the_command_lists_and_removes(tmp_path: Path) -> None:
     shell.done("uploads", "--remove", one.parent.name)
     assert (one.exists(), two.exists()) == (False, True)
     assert shell("uploads", "--remove", one.parent.name).code == 2
+
+
+def test_what_is_behind_a_link_is_no_upload(tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "theirs").write_text("theirs")
+    uploads_folder().mkdir(parents=True)
+    (uploads_folder() / ("b" * 16)).symlink_to(tmp_path / "other")
+    assert stored_uploads() == []
+    with pytest.raises(UserError):
+        remove_upload("b" * 16)
+    assert (tmp_path / "other" / "theirs").exists()
