@@ -106,10 +106,10 @@ def find_order(workspace: Workspace, name: str) -> Run:
 def message(line: str) -> None:
     """Print a line to stderr, if it can be written; what is only a message must not stop the work.
 
-    Names in it cannot control the terminal.
+    Names in it cannot control the terminal. Line feeds, which some messages begin with, are printed.
     """
     with suppress(OSError):
-        print(printable(line), file=sys.stderr)
+        print("\n".join(printable(part) for part in line.split("\n")), file=sys.stderr)
 
 
 def this_command() -> str:
