@@ -92,4 +92,6 @@ def disk_errors(path: Path) -> Iterator[None]:
 
 def _file_of(error: Exception) -> Path | None:
     name = getattr(error, "filename", None)
+    if error_code(error) in FULL_DISK:  # of a copy, the second name is the file that was written
+        name = getattr(error, "filename2", None) or name
     return Path(os.fsdecode(name)) if isinstance(name, str | bytes) else None

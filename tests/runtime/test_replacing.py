@@ -241,3 +241,8 @@ def test_what_a_link_leads_to_is_never_deleted_or_moved(tmp_path: Path) -> None:
     assert names(own) == ["folder", "folder/precious"]
     assert names(workspace / "y") == ["a"]
     assert not (workspace / ".y.writing").exists()
+
+
+def test_a_copy_to_a_full_disk_names_what_was_not_written() -> None:
+    error = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/source", None, "/target")
+    assert "/target" in disk_error(error).what
