@@ -576,6 +576,10 @@ class Review {
       const shown = this.refusals.slice(0, SHOWN_REFUSALS).join("\n");
       text = `Not saved: ${formatCount(this.refusals.length, "rejected operation")}.\n${shown}${more > 0 ? `\nand ${more} more` : ""}`;
       isFinal = true;
+    } else {
+      const left = [...this.log.leftByOthers(AGAIN_MS)].map(([name, n]) => `${formatCount(n, "decision")} of ${name}`);
+      if (left.length)
+        text = `Not saved yet: ${left.join(", ")}, kept in this browser. To save them, enter that name as the reviewer.`;
     }
     this.banner.hidden = !text;
     this.dismiss.hidden = !isFinal;

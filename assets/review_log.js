@@ -81,6 +81,23 @@ class OperationLog {
     this.pending.sort((a, b) => a.at - b.at || a.seq - b.seq);
   }
 
+  // Number of operations of this workspace per other reviewer that nobody has saved for `ms` milliseconds: after a
+  // restart of the server, the page may have another reviewer than before.
+  leftByOthers(ms) {
+    const counts = new Map();
+    try {
+      for (const name of Object.keys(localStorage)) {
+        const [workspace, reviewer] = ownerOf(name) ?? [];
+        if (workspace !== this.workspace || reviewer === this.reviewer) continue;
+        const at = Number(JSON.parse(localStorage.getItem(name))?.at) || 0;
+        if (Date.now() - at > ms) counts.set(reviewer, (counts.get(reviewer) ?? 0) + 1);
+      }
+    } catch {
+      // disabled or damaged: the reviewer of the operation is told
+    }
+    return counts;
+  }
+
   add(op) {
     this.seq += 1;
     Object.assign(op, { token: `${this.session}-${this.seq}`, seq: this.seq, at: Date.now() });

@@ -94,6 +94,8 @@ def test_pending_decisions_stay_those_of_their_reviewer(browser: Browser, server
         server.restart()
         back = page.context.new_page()
         open_review(back, server.url, workspace)
+        for reviewer in ("ann,", "ann/2,", "ann/2/3,"):  # the page begins with another one
+            expect(grid(back).locator(".banner")).to_contain_text(f"of {reviewer}")
         as_reviewer(back, "ann")
         eventually(lambda: list(decisions(workspace)) == [3], 120)
         eventually(lambda: back.evaluate(PENDING) == 4)
