@@ -132,7 +132,7 @@ class LogFile:
         size = check_regular_file(self.path).st_size
         if size < _SMALLEST_PAGE:  # SQLite takes a file of one byte for an empty database
             raise LogFileError(
-                f"{self.name} is {'empty' if not size else 'cut off'}: {size} bytes are no decision log.",
+                f"{self.name} is empty." if not size else f"{self.name} is cut off: its size is {size} B.",
                 "Put a backup in its place. If there were no decisions yet, delete the file to start a new log: an "
                 "earlier version that was interrupted could leave an empty one.",
                 sqlite3.SQLITE_NOTADB,

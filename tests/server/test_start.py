@@ -216,6 +216,10 @@ def test_addresses_of_pages(base_path: str) -> None:
     unknown = reached.get(f"{base_path}/nonsense")
     assert unknown.status_code == 404
     assert all(f'href="./{name}"' in unknown.text for name in TITLES if name != DEFAULT_PAGE)
+    below = reached.get(f"{base_path}/tasks/a/b")
+    assert below.status_code == 404
+    assert 'href="../../tasks"' in below.text
+    assert reached.get(f"{base_path}/tasks/").status_code != 200  # Streamlit leads to the page
     assert "<script" not in reached.get(f"{base_path}/%3Cscript%3E").text
     answer = reached.get(f"{base_path}/{DEFAULT_PAGE}?workspace=a%26b")
     assert str(answer.url.join(answer.headers["location"])) == f"http://testserver{base_path}/?workspace=a%26b"

@@ -54,14 +54,18 @@ def page_routes(base_path: str) -> list[Route]:
         return Response(status_code=307, headers={"Location": f"./?{request.url.query}".rstrip("?")})
 
     async def show_unknown(request: Request) -> Response:
+        path = request.scope["path"].removeprefix(f"{base_path}/")
+        up = "../" * path.count("/") or "./"
         links = ", ".join(
-            f'<a href="./{"" if name == DEFAULT_PAGE else name}">{escape(title)}</a>' for name, title in TITLES.items()
+            f'<a href="{up}{"" if name == DEFAULT_PAGE else name}">{escape(title)}</a>'
+            for name, title in TITLES.items()
         )
-        return refusal("No such page", f"There is no page “{request.path_params['name']}”.", f"Pages: {links}.", 404)
+        return refusal("No such page", f"There is no page “{path}”.", f"Pages: {links}.", 404)
 
     names = [name for name in TITLES if name != DEFAULT_PAGE]
     return [
         Route(f"{base_path}/{DEFAULT_PAGE}", show_default),
         *(Route(f"{base_path}/{name}", show) for name in ["", *names]),
         Route(f"{base_path}/{{name:page_name}}", show_unknown),
+        *(Route(f"{base_path}/{name}/{{below}}{{rest:path}}", show_unknown) for name in TITLES),
     ]
