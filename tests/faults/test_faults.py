@@ -24,7 +24,7 @@ from tests.faults.worker import MODES, make, sweep
 
 ROOT = Path(__file__).parents[2]
 COMPILER = shutil.which("cc") or shutil.which("gcc")
-POINTS = int(os.environ.get("TASKLENS_FAULT_POINTS", "25"))
+POINTS = int(os.environ.get("TASKLENS_FAULT_POINTS", "2"))
 """Faults per command and mode in the slow test; a number above all counts tries every call."""
 
 
