@@ -88,14 +88,15 @@ def open_regular_file(path: Path) -> BinaryIO:
 
 def read_regular_file(path: Path, max_bytes: int) -> bytes:
     """Return the content of a file; raise UserError if it is none (:func:`check_regular_file`) or too large."""
-    size, content = check_regular_file(path).st_size, b""
-    if size <= max_bytes:
-        with open_regular_file(path) as stream:
-            try:
-                content = stream.read(size + 1)  # it allocates what it is asked for
-            except OSError as error:
-                raise UserError(f"{path} cannot be read: {error.strerror}.", "Check the disk.") from error
-    if max(size, len(content)) > max_bytes:
+    check_regular_file(path)
+    with open_regular_file(path) as stream:
+        try:
+            # Of the open file, as another one can be put in its place; reading allocates what it is asked for.
+            size = os.fstat(stream.fileno()).st_size
+            content = stream.read(min(size, max_bytes) + 1)
+        except OSError as error:
+            raise UserError(f"{path} cannot be read: {error.strerror}.", "Check the disk.") from error
+    if len(content) > max_bytes:
         raise UserError(f"{path} is larger than {max_bytes / 2**20:,.0f} MiB.", "Restore the file or create it again.")
     return content
 

@@ -11,9 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from core.runtime import files
 from core.runtime import replacing as module
 from core.runtime.disk_errors import disk_error, disk_errors, error_code
 from core.runtime.errors import TransientError, UserError
+from core.runtime.files import check_regular_file, read_json, write_json
 from core.runtime.replacing import copy_folder, delete_scratch, exchange, replacing, replacing_folder, write_array
 
 
@@ -246,3 +248,17 @@ def test_what_a_link_leads_to_is_never_deleted_or_moved(tmp_path: Path) -> None:
 def test_a_copy_to_a_full_disk_names_what_was_not_written() -> None:
     error = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/source", None, "/target")
     assert "/target" in disk_error(error).what
+
+
+def test_a_file_that_is_replaced_while_it_is_read_is_read_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_json(tmp_path / "x", "short")
+
+    def check(path: Path) -> os.stat_result:
+        status = check_regular_file(path)
+        write_json(path, "x" * 1000)
+        return status
+
+    monkeypatch.setattr(files, "check_regular_file", check)
+    assert read_json(tmp_path / "x") == "x" * 1000
