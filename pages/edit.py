@@ -142,6 +142,7 @@ def _remove_worst(context: Context, orders: dict[str, Run]) -> list[list[str]]:
         required=True,
         format_func=lambda one: order_words(orders[one], one),
     )
+    by, name = by or "tasks", name or next(iter(orders))  # a browser can send none
     order = orders[name]
     items, kind = table(order, f"{by}.parquet"), by[:-1]
     proposed = recommended_levels(order)[by].proposed if name == _SUSPICIOUS else 0

@@ -72,6 +72,7 @@ def _result(run: Run) -> None:
         key="trust_measure",
         required=True,
     )
+    measure = measure or "lds"  # a browser can send none
     agreement = agreement_of(methods, measure)
     if first := caution(run, measure):
         (st.info if agreement.allows_ranking else st.warning)(first)

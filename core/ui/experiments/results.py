@@ -45,7 +45,8 @@ def results_panel(experiment: Experiment) -> None:
         required=True,
     )
     with report_errors():
-        _result(found[chosen], read(found[chosen]))
+        one = found[chosen or next(iter(found))]  # a browser can send none
+        _result(one, read(one))
 
 
 def _result(stored: StoredResult, result: ExperimentResult) -> None:

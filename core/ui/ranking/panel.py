@@ -46,7 +46,7 @@ def rank_panel(context: Context) -> None:
                 kind = st.segmented_control(
                     "Evaluation target", _TARGETS, default=_TARGETS[0], key="rank_target", required=True
                 )
-                target = _target(kind, evaluated)
+                target = _target(kind or _TARGETS[0], evaluated)  # a browser can send none
                 by = "" if method == DEFAULT else f" by {method}"
                 title, args = f"Rank on {target}{by}", ["--target", target or "all", *args]
                 ready = ready and target is not None

@@ -46,7 +46,8 @@ def select(place: Any, cls: Any, field: str, *, choices: Sequence[Any] = (), **o
 def segments(place: Any, cls: Any, field: str, **options: Any) -> Any:
     """Draw a segmented control of all choices and return the chosen value."""
     setting, label, value, options = _prepare(cls, field, options)
-    return place.segmented_control(label, list(setting.choices), default=value, required=True, **options)
+    chosen = place.segmented_control(label, list(setting.choices), default=value, required=True, **options)
+    return value if chosen is None else chosen  # a browser can send none
 
 
 def several(place: Any, cls: Any, field: str, *, choices: Sequence[Any] = (), **options: Any) -> list[Any]:

@@ -31,6 +31,7 @@ def choose_target(evaluated: Run) -> Target | None:
     _from_link(targets)
     kind, which, previous, following = st.columns([2.4, 5, 1, 1], vertical_alignment="bottom")
     chosen_kind = kind.segmented_control("What failed", _KINDS, default=_KINDS[0], key=_KIND, required=True)
+    chosen_kind = chosen_kind or _KINDS[0]  # a browser can send none
     by_name = {str(target): target for target in targets[chosen_kind]}
     names = list(by_name)
     if not names:
