@@ -1,4 +1,5 @@
-"""Many reviewers at once: ten tabs on a queue of 10,000 items, each turning pages and deciding without a pause.
+"""Many reviewers at once: ten tabs on a queue of 10,000 items, each turning a page about every ten seconds and
+deciding three times in between.
 
 Every tab is a reviewer of its own in a real browser, which shares the machine with the server. A page flip ends with
 the frame in which the other page's tiles are drawn. Afterwards every key that was pressed must be a row of the decision
@@ -23,7 +24,7 @@ from tests.e2e.browser import CHROMIUM_ARGS, NO_CHROMIUM, chromium_path
 from tests.e2e.server import ROOT, start_server
 
 TABS = 10
-PAUSE_MS = 1500
+PAUSE_MS = 9000
 """Between two flips of a tab; the keys are pressed in between."""
 CLICK = f"""
 window.work = async (seconds) => {{
