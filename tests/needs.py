@@ -31,9 +31,14 @@ EVIL = (
 """Labels that would load something or run if they were taken for markup or a formula."""
 
 
+def data_folder() -> Path:
+    """The folder of the data sets, which may be missing."""
+    return Path(os.environ.get(VARIABLE, Path(__file__).resolve().parents[1].parent / "shared" / "data"))
+
+
 def real(name: str) -> Path:
     """A folder of real data."""
-    root = Path(os.environ.get(VARIABLE, Path(__file__).resolve().parents[1].parent / "shared" / "data"))
+    root = data_folder()
     if not (root / name).exists():
         _missing(f"needs the real files of {name}: set {VARIABLE} to the folder that holds {name}/")
     return root / name

@@ -15,10 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from core.runtime.roots import ROOTS_VARIABLE
+from tests.needs import data_folder
 
 ROOT = Path(__file__).resolve().parents[2]
-_ROOTS = os.pathsep.join([str(ROOT), str(Path(tempfile.gettempdir()).resolve())])
-"""What the dashboard may read: the data of the tests lie in temporary folders."""
+_ROOTS = os.pathsep.join(str(folder.resolve()) for folder in (ROOT, Path(tempfile.gettempdir()), data_folder()))
+"""What the dashboard may read: the data of the tests lie in temporary folders, real data sets in their own."""
 _START_S = 60.0
 
 
