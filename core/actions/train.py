@@ -21,6 +21,7 @@ from core.maml.training import STATE_FILE, Snapshot, check_finite, stationarity,
 from core.runtime.distributed import world
 from core.runtime.errors import UserError
 from core.runtime.progress import Progress
+from core.runtime.replacing import delete_scratch
 from core.tasks.generate import TaskFolder, read_folder
 from core.workspace.workspace import Project, check_fit
 
@@ -100,17 +101,24 @@ def train_model(
         is_same = all(existing.metadata.get(key) == value for key, value in identity.items())
         if existing.spec != _fitted_spec(spec, images, folder) or not is_same:
             raise UserError(f"{out} already contains a model of another training.", "Choose another output folder.")
+        ranks.on_rank_zero(lambda: _delete_unfinished(out))
         return existing
     model, trajectory = fit_model(images, folder, spec, settings, compute, progress, command=command, folder=out)
 
     def write() -> None:
         save_trajectory(trajectory, out)
         save_model(model, out)
-        with suppress(OSError):  # the model is complete without
-            (out / STATE_FILE).unlink(missing_ok=True)
+        _delete_unfinished(out)
 
     ranks.on_rank_zero(write)
     return model
+
+
+def _delete_unfinished(out: Path) -> None:
+    """Delete, as far as that is possible, what a complete model does not need: the state to resume from, leftovers."""
+    with suppress(OSError):
+        (out / STATE_FILE).unlink(missing_ok=True)
+        delete_scratch(out)
 
 
 def import_model(checkpoint: Path, out: Path, hints: CheckpointHints, tasks: Path | None, command: str) -> Model:
@@ -133,6 +141,7 @@ def import_model(checkpoint: Path, out: Path, hints: CheckpointHints, tasks: Pat
         existing = load_model(out)
         if existing.hash != model.hash:
             raise UserError(f"{out} already contains another model.", "Choose another output folder.")
+        _delete_unfinished(out)
         return existing
     model.metadata["command"] = command
     save_model(model, out)

@@ -28,8 +28,9 @@ POINTS = int(os.environ.get("TASKLENS_FAULT_POINTS", "2"))
 """Faults per command and mode in the slow test; a number above all counts tries every call."""
 
 
-def problems(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    return [row for row in rows if row["wrong"]]
+def problems(rows: list[dict[str, Any]]) -> str:
+    """Return what went wrong, a line per fault, so that a failed assertion shows it whole."""
+    return "\n".join(f"{row['mode']}, call {row['point']}: {row['wrong']} {row['err']}" for row in rows if row["wrong"])
 
 
 @pytest.mark.parametrize("name", ["images", "export"])
@@ -37,7 +38,7 @@ def test_a_sample_of_faults_loses_nothing(name: str, make_once: MakeOnce) -> Non
     base = make_once("faults", lambda folder: make(folder, PythonFaults, WORKSPACE))
     rows = sweep(SCENARIOS[name], ["one error", "killed"], 2, base, PythonFaults)
     assert len(rows) == 5
-    assert not problems(rows)
+    assert problems(rows) == ""
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +70,7 @@ def test_every_fault_of_a_command_loses_nothing(
     assert done.returncode == 0, done.stderr[-2000:]
     rows = [json.loads(line) for line in done.stdout.splitlines()]
     assert any(row["point"] >= 0 for row in rows)
-    assert not problems(rows)
+    assert problems(rows) == ""
     for row in rows:
         if row["point"] < 0 and row["kinds"] & ~RENAME:
             assert not unflushed(row["trace"])
@@ -120,4 +121,4 @@ def test_real_file_systems(kind: str, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr[-2000:]
     rows = [json.loads(line) for line in done.stdout.splitlines()]
     assert len(rows) > 10
-    assert not problems(rows)
+    assert problems(rows) == ""
