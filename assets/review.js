@@ -3,11 +3,14 @@
 // review_dialogs.js. Text is set through textContent only.
 //
 // Every decision is drawn immediately, stored in the browser's log, and sent; the state that Python sends later is drawn
-// below the decisions that are still pending. Only one report is pending at a time, so quick keys share one.
+// below the decisions that are still pending. Only one report of decisions is pending at a time, so quick keys share
+// one. A report holds all that Python should know, so one that Streamlit merges with a later one loses nothing.
 
 const TICK_MS = 400;
 const LATE_MS = 1500; // a decision that waits longer is reported in the banner
 const AGAIN_MS = 2500; // a report without an answer is sent again
+const FORECAST_MS = 700; // after which the forecast that follows saved decisions is asked for
+const DIM_MS = 150; // a page that takes longer is dimmed; the transition of a style would draw each page three times
 const REST_MS = 160; // the focus rests this long before its details are requested
 const QUEUE_LENGTH = 500; // keys pressed while a page is loading
 const SHOWN_REFUSALS = 5; // reasons in the banner at once
@@ -22,7 +25,8 @@ const VERDICTS = {
   unsure: ["?", "unsure"],
 };
 const percent = (share) => `${Math.round(100 * share)} %`;
-const formatNumber = (number) => number.toLocaleString("en");
+const inEnglish = new Intl.NumberFormat("en"); // toLocaleString would make one at every call
+const formatNumber = (number) => inEnglish.format(number);
 const formatCount = (number, one) => `${formatNumber(number)} ${one}${number === 1 ? "" : "s"}`;
 const keyOf = (kind, task, role, image) => JSON.stringify([kind, task, role, image]);
 
@@ -31,6 +35,8 @@ class Review {
     this.map = new KeyMap();
     this.tab = uuid();
     this.reports = this.turns = 0;
+    this.reported = ""; // name of the last report of decisions
+    this.view = {}; // the last request for a page
     this.selected = new Map(); // position -> tile, over all pages
     this.all = false; // every matching item is selected
     this.queue = [];
@@ -174,6 +180,8 @@ class Review {
     if (this.flying && data.heard === this.flying.name) {
       this.heardAt = Date.now();
       this.flying = null;
+      clearTimeout(this.awaiting);
+      this.awaiting = setTimeout(() => this.push(Date.now()), FORECAST_MS);
     }
     const messages = news.map(([, text]) => text).filter(Boolean);
     const refusals = news.filter(([, , lost]) => lost);
@@ -285,21 +293,21 @@ class Review {
     const { data } = this;
     const first = data.page * data.size;
     const places = `${formatNumber(first + 1)} to ${formatNumber(first + this.tiles.length)} of ${formatNumber(data.total)}`;
-    this.place.textContent = this.tiles.length ? places : "No items match the filters";
+    write(this.place, this.tiles.length ? places : "No items match the filters");
     this.back.disabled = data.page === 0;
     this.next.disabled = data.page >= data.pages - 1;
-    this.pickAll.textContent = `Select all ${formatNumber(data.total)}`;
+    write(this.pickAll, `Select all ${formatNumber(data.total)}`);
     this.pickAll.hidden = data.total <= this.tiles.length;
     this.drop.hidden = !this.all && !this.selected.size;
-    this.drop.textContent = `Clear selection (${formatNumber(this.all ? data.total : this.selected.size)})`;
-    this.others.textContent = data.notice;
+    write(this.drop, `Clear selection (${formatNumber(this.all ? data.total : this.selected.size)})`);
+    write(this.others, data.notice);
     const [decided, all, left] = data.progress;
     this.progress.max = Math.max(1, all);
     this.progress.value = decided;
     const blind = data.blind ? "blind mode: others' decisions are hidden" : "";
     const summary = [`${formatNumber(decided)} of ${formatNumber(all)} decided`, blind, left].filter(Boolean).join("; ");
-    if (this.summary.textContent !== summary) this.summary.textContent = summary;
-    this.box.classList.toggle("turning", Boolean(this.turning));
+    write(this.summary, summary);
+    if (!this.turning) this.box.classList.remove("turning");
   }
 
   paintTile(i) {
@@ -307,9 +315,12 @@ class Review {
     const { names, state, total, page, size } = this.data;
     const [, , by, conflict, comments] = state[tile.p] ?? [];
     const now = this.shown(tile);
+    const chosen = this.all || this.selected.has(tile.p);
+    const look = JSON.stringify([state[tile.p], now, chosen, i === this.focus]);
+    if (node.look === look) return; // all that differs within a page
+    node.look = look;
     const [sign, word] = VERDICTS[now?.[0]] ?? ["", ""];
     const what = now?.[0] === "relabel" ? (names[now[1]] ?? "?") : this.isOther(now) ? now[2] : word;
-    const chosen = this.all || this.selected.has(tile.p);
     node.className = `tile ${word}${conflict ? " conflict" : ""}`;
     node.children[3].textContent = now ? `${sign} ${what}` : "";
     node.children[4].textContent = `${conflict ? "⚡" : ""}${comments ? "✎" : ""}`;
@@ -389,23 +400,34 @@ class Review {
     else if (grab && this.holdsFocus()) this.go(i);
     else this.rove(i);
     this.landed = true;
+    if (this.data.detail?.p === this.tiles[i].p) this.sentFocus = this.tiles[i].p; // sent along with the page
     this.detail();
   }
 
-  // Ask Python for the details of the focused item.
+  // Ask Python for the details of the focused item, once the focus rests on it.
   want() {
     clearTimeout(this.resting);
     if (!this.detailsOpen && !this.large.open) return;
-    this.resting = setTimeout(() => this.ask({}), this.large.open ? 0 : REST_MS);
+    const ask = () => this.focused() !== this.sentFocus && this.push();
+    this.resting = setTimeout(ask, this.large.open ? 0 : REST_MS);
   }
 
-  ask(more) {
-    const open = this.detailsOpen || this.large.open;
-    this.view = { tab: this.tab, ...this.view, ...more, focus: open ? (this.tiles[this.focus]?.p ?? null) : null };
-    const text = JSON.stringify(this.view);
-    if (text === this.sentView) return;
-    this.sentView = text;
-    this.set("view", this.view);
+  // The position of the item whose details are shown.
+  focused() {
+    return this.detailsOpen || this.large.open ? (this.tiles[this.focus]?.p ?? null) : null;
+  }
+
+  // Report to Python once the present key is dealt with: each report costs a run of the page, and so a decision and the
+  // move to the next item are one. `again`: a number that differs, where only an answer is wanted.
+  push(again = 0) {
+    if (this.pushing) return;
+    this.pushing = true;
+    queueMicrotask(() => {
+      this.pushing = false;
+      this.sentFocus = this.focused();
+      const view = { ...this.view, focus: this.sentFocus };
+      this.set("report", { name: this.reported, scope: this.scope, log: this.log.wire(), view, again });
+    });
   }
 
   turn(by, at) {
@@ -420,8 +442,10 @@ class Review {
     const name = `${this.tab}-${this.turns}`;
     this.turning = { name, at, since: Date.now() };
     clearTimeout(this.resting);
-    this.box.classList.add("turning");
-    this.ask({ page: null, at: null, find: null, ...what, name });
+    clearTimeout(this.dimming);
+    this.dimming = setTimeout(() => this.turning && this.box.classList.add("turning"), DIM_MS);
+    this.view = { page: null, at: null, find: null, ...what, name };
+    this.push();
   }
 
   replay() {
@@ -545,8 +569,9 @@ class Review {
 
   report() {
     this.reports += 1;
-    this.flying = { name: `${this.tab}-${this.reports}`, since: Date.now() };
-    this.set("ops", { name: this.flying.name, scope: this.scope, log: this.log.wire() });
+    this.reported = `${this.tab}-${this.reports}`;
+    this.flying = { name: this.reported, since: Date.now() };
+    this.push();
   }
 
   tick() {
@@ -558,7 +583,7 @@ class Review {
     if (this.log.pending.length && !this.flying && (rested || !this.fault)) this.report();
     if (this.turning && Date.now() - this.turning.since > AGAIN_MS) {
       this.turning.since = Date.now();
-      this.set("view", { ...this.view, again: Date.now() });
+      this.push(Date.now());
     }
     const many = formatCount(this.log.pending.length, "decision");
     for (const stored of this.log.damaged.splice(0))
@@ -583,7 +608,7 @@ class Review {
     }
     this.banner.hidden = !text;
     this.dismiss.hidden = !isFinal;
-    if (this.bannerText.textContent !== text) this.bannerText.textContent = text;
+    write(this.bannerText, text);
   }
 
   // ---- keys and mouse
@@ -868,6 +893,8 @@ class Review {
     this.box.remove();
     clearInterval(this.timer);
     clearTimeout(this.resting);
+    clearTimeout(this.awaiting);
+    clearTimeout(this.dimming);
     listeners.delete(this.onSheet);
     document.removeEventListener("keydown", this.onDocument, true);
   }

@@ -8,6 +8,11 @@ function element(tag, className, parent, text = "") {
   return el;
 }
 
+// Set a text; the same one again would lay out the page anew.
+function write(node, text) {
+  if (node.textContent !== text) node.textContent = text;
+}
+
 function button(parent, text, label, act) {
   const el = element("button", "", parent, text);
   el.type = "button";

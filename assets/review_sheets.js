@@ -6,10 +6,13 @@ const CACHED_SHEETS = { page: 4, detail: 12 };
 const sheets = new Map(); // name -> {kind, url, ready, columns, rows, pitch, tile}
 const pages = new Map(); // stamp -> page
 const listeners = new Set();
+const taken = new Map(); // kind -> serial of its last packet, which Streamlit hands over again with every run
 
 function takeSheets(packet) {
   const length = new DataView(packet.buffer, packet.byteOffset).getUint32(0);
   const head = JSON.parse(new TextDecoder().decode(packet.subarray(4, 4 + length)));
+  if (taken.get(head.kind) === head.serial) return;
+  taken.set(head.kind, head.serial);
   let at = 4 + length;
   if (head.page) {
     pages.set(head.page.stamp, head.page);

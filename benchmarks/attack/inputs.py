@@ -30,6 +30,7 @@ WORKSPACE = "demo-noisy-images"
 ANSWER_SECONDS = 60.0
 WIDGETS_AT_ONCE = 6
 _MAX_BYTES = 1 << 28
+_VIEW = ("name", "page", "at", "find", "focus")
 _LEFT_OUT = ("button", "download_button", "link_button", "file_uploader", "menu_button", "page_link")
 TEXTS = (
     "", " ", "\u0000", "\ufeff", "\u2028", "\ud800".encode("utf-8", "surrogatepass").decode("utf-8", "replace"),
@@ -212,10 +213,15 @@ def _reports(chance: random.Random) -> Iterator[Any]:
         }
         yield chance.choice(
             (
-                {"ops": {"name": f"n{chance.random()}", "scope": f"{WORKSPACE}/me", "log": [operation, operation]}},
-                {"ops": {"name": f"n{chance.random()}", "scope": '["demo-noisy-images","me"]', "log": [operation]}},
-                {"ops": chance.choice(values), "view": chance.choice(values)},
-                {"view": {name: chance.choice(values) for name in ("name", "page", "at", "find", "focus")}},
+                {"report": {"name": f"n{chance.random()}", "scope": f"{WORKSPACE}/me", "log": [operation, operation]}},
+                {
+                    "report": {
+                        **{"name": f"n{chance.random()}", "scope": '["demo-noisy-images","me"]', "log": [operation]},
+                        "view": chance.choice(values),
+                    }
+                },
+                {"report": chance.choice(values)},
+                {"report": {"view": {name: chance.choice(values) for name in _VIEW}}},
                 {"selection": {name: chance.choice(values) for name in ("rows", "columns", "points", "box", "lasso")}},
                 {"selection": chance.choice(values)},
                 {name: chance.choice(values) for name in ("select", "open", "chosen", "focus", "page")},

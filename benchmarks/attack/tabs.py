@@ -1,9 +1,10 @@
 """Many reviewers at once: ten tabs on a queue of 10,000 items, each turning a page about every ten seconds and
 deciding three times in between.
 
-Every tab is a reviewer of its own in a real browser, which shares the machine with the server. A page flip ends with
-the frame in which the other page's tiles are drawn. Afterwards every key that was pressed must be a row of the decision
-log, and the memory of the server must be that of the first minute.
+Every tab is a reviewer of its own in a real browser, which shares the machine with the server. Each works at its own
+times: pauses are drawn evenly between half and one and a half of the usual one, and the first delays the start. A page
+flip ends with the frame in which the other page's tiles are drawn. Afterwards every key that was pressed must be a row
+of the decision log, and the memory of the server must be that of the first minute.
 """
 
 from __future__ import annotations
@@ -25,15 +26,17 @@ from tests.e2e.server import ROOT, start_server
 
 TABS = 10
 PAUSE_MS = 9000
-"""Between two flips of a tab; the keys are pressed in between."""
+"""Mean pause between two flips of a tab; the keys are pressed in between."""
+_PAUSES = 100  # drawn for each tab, and then repeated
 CLICK = f"""
-window.work = async (seconds) => {{
+window.work = async (seconds, pauses) => {{
   const flips = [], until = performance.now() + 1000 * seconds;
-  let keys = 0;
-  const rest = (ms) => new Promise((done) => setTimeout(done, ms));
+  let keys = 0, pause = 0;
+  const rest = (share) => new Promise((done) => setTimeout(done, {PAUSE_MS} * share * pauses[pause++ % pauses.length]));
+  await rest(1);
   while (performance.now() < until) {{
     flips.push(await bench.flip());
-    for (let i = 0; i < 3; i++) {{ bench.press("k"); keys += 1; await rest({PAUSE_MS} / 3); }}
+    for (let i = 0; i < 3; i++) {{ bench.press("k"); keys += 1; await rest(1 / 3); }}
   }}
   await bench.saved();
   window.worked = [flips, keys];
@@ -88,8 +91,9 @@ def attack_tabs(seconds: float, tabs: int = TABS) -> TabsFigures:
                     page.wait_for_timeout(1500)
                     page.evaluate("bench.ready()")
                     pages.append(page)
-                for page in pages:
-                    page.evaluate(f"void work({seconds})")
+                pauses = np.random.default_rng(0).uniform(0.5, 1.5, (tabs, _PAUSES)).round(3).tolist()
+                for page, own in zip(pages, pauses, strict=True):
+                    page.evaluate(f"void work({seconds}, {own})")
                 megabytes, end = [], time.monotonic() + seconds
                 while time.monotonic() < end:
                     megabytes.append(process.memory_info().rss / 1e6)

@@ -7,6 +7,7 @@ import sqlite3
 import time
 from typing import Any
 
+import pytest
 from streamlit.testing.v1 import AppTest
 
 from core.decisions.log import Decision, Item
@@ -18,6 +19,7 @@ from tests.ui.queue_fixture import write_queue
 from tests.ui.test_reruns import counted
 
 __all__ = ["counted"]
+SIZE = 20  # of a page; there are 53 items
 
 
 def grid(test: AppTest) -> dict[str, Any]:
@@ -28,10 +30,8 @@ def grid(test: AppTest) -> dict[str, Any]:
 
 def report(test: AppTest, name: str, *ops: dict[str, Any], view: dict[str, Any] | None = None) -> dict[str, Any]:
     """What the browser would say, and what the page answers."""
-    test.session_state[GRID] = {
-        "ops": {"name": name, "scope": json.dumps(["tiny", "me"]), "log": list(ops)},
-        "view": view or {"name": "", "focus": None},
-    }
+    said = {"name": name, "scope": json.dumps(["tiny", "me"]), "log": list(ops)}
+    test.session_state[GRID] = {"report": said | {"view": view or {"name": "", "focus": None}}}
     run_again(test)
     return grid(test)
 
@@ -103,6 +103,35 @@ def test_the_details_of_an_item(show: Open, full: Workspace) -> None:
     assert "loss" in sections[OCCURRENCES][0]
     assert sections["Comments"][0].endswith("half a seven")
     assert any(title.startswith("Nearest of the given class") for title, _, _ in answer["strips"])
+
+
+def test_a_new_page_comes_with_the_details_of_the_item_that_it_is_entered_at(
+    show: Open, full: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in ("core.review.filters", "core.ui.review.filter_panel"):
+        monkeypatch.setattr(f"{module}.PAGE_SIZES", (SIZE, 120))
+    write_queue(full)
+    page = show("review")
+    page.selectbox(key="review_size").set_value(SIZE)
+    run_again(page)
+    focused = report(page, "", view={"name": "", "focus": 1})
+    assert focused["detail"]["p"] == 1
+    for name, at, place in (("1", "first", SIZE), ("2", "last", 2 * SIZE - 1)):
+        turned = report(page, "", view={"name": name, "page": 1, "at": at, "focus": 1})
+        assert turned["turned"] == name
+        assert turned["detail"]["p"] == place
+    assert report(page, "", view={"name": "2", "page": 1, "at": "last", "focus": None})["detail"] is None
+
+
+def test_details_follow_the_log_and_keep_their_pictures(show: Open, full: Workspace) -> None:
+    run = write_queue(full)
+    page, item = show("review"), Item("image", image_id=run.table("items.parquet")["image_id"][1])
+    before = report(page, "", view={"name": "", "focus": 1})["detail"]
+    assert "Comments" not in dict(before["sections"])
+    full.decisions.comment(item, "Ana", "half a seven")
+    after = report(page, "", view={"name": "", "focus": 1})["detail"]
+    assert dict(after["sections"])["Comments"][0].endswith("half a seven")
+    assert (after["sheet"], after["strips"], after["facts"]) == (before["sheet"], before["strips"], before["facts"])
 
 
 def test_the_address_says_what_is_shown(show: Open, empty: Workspace) -> None:

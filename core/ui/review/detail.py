@@ -43,26 +43,27 @@ def detail(
 ) -> tuple[dict[str, Any], tuple[Atlas, ...]]:
     """Return a message with all details of the item at a position, and its images: one large, and those of the strips.
 
-    Details from the log are cached until the log changes.
+    Others decide many times a minute, so only what depends on the log is read again after a change of it.
     """
-    data, atlases = _detail(context, queue, state, position)
+    data, atlases, constant = _constant(context, queue, position)
     computed = {
         "Estimated effect of a decision": effect_lines(context, queue, position),
         "Explanation": explanation_lines(context, queue, position),
     }
-    sections = [(title, [COMPUTING] if lines is None else lines) for title, lines in computed.items() if lines != []]
-    return data | {"sections": [*sections, *data["sections"]]}, atlases
+    computed = {title: [COMPUTING] if lines is None else lines for title, lines in computed.items()}
+    sections = computed | constant | _from_log(context, queue, state, position)
+    return data | {"sections": [section for section in sections.items() if section[1]]}, atlases
 
 
-def _detail_key(context: Context, queue: Queue, state: ReviewState, position: int) -> tuple[object, ...]:
-    seen_by = context.reviewer if state.version is None else ""
-    return str(queue.folder), position, state.change_counter, seen_by
+def _constant_key(context: Context, queue: Queue, position: int) -> tuple[object, ...]:
+    return str(queue.folder), position, context.workspace.runs.folder.stat().st_mtime_ns
 
 
-@cached(LRUCache(_CACHED_DETAILS), key=_detail_key, lock=threading.Lock())
-def _detail(
-    context: Context, queue: Queue, state: ReviewState, position: int
-) -> tuple[dict[str, Any], tuple[Atlas, ...]]:
+@cached(LRUCache(_CACHED_DETAILS), key=_constant_key, lock=threading.Lock())
+def _constant(
+    context: Context, queue: Queue, position: int
+) -> tuple[dict[str, Any], tuple[Atlas, ...], dict[str, list[str]]]:
+    """Return the part of a message that stays until another run is finished, its images, and its sections."""
     row, item = queue.table.iloc[position], queue.items[position]
     large = jpeg_atlas(pixels(context, [item.image_id]), tile_px=_LARGE_PX)
     strips, pictures = _strips(context, queue, position)
@@ -70,8 +71,6 @@ def _detail(
         REASONS: _reasons(queue, position),
         "Leak: results may reflect memorisation": _leaks(context, item.image_id),
         OCCURRENCES: _occurrences(context, item.image_id),
-        "Comments": _comments(context, queue, state, position),
-        "Decisions": _history(context, queue, state, position),
     }
     facts = [("Image", item.image_id), ("Rank", f"{position + 1:,} of {len(queue):,}")]
     if item.kind == "instance":
@@ -84,10 +83,22 @@ def _detail(
         "sheet": large.name,
         "strip": pictures.name if pictures else "",
         "facts": facts,
-        "sections": [section for section in sections.items() if section[1]],
         "strips": strips,
     }
-    return data, (large, pictures) if pictures else (large,)
+    return data, (large, pictures) if pictures else (large,), sections
+
+
+def _log_key(context: Context, queue: Queue, state: ReviewState, position: int) -> tuple[object, ...]:
+    seen_by = context.reviewer if state.version is None else ""
+    return str(queue.folder), position, state.change_counter, seen_by
+
+
+@cached(LRUCache(_CACHED_DETAILS), key=_log_key, lock=threading.Lock())
+def _from_log(context: Context, queue: Queue, state: ReviewState, position: int) -> dict[str, list[str]]:
+    return {
+        "Comments": _comments(context, queue, state, position),
+        "Decisions": _history(context, queue, state, position),
+    }
 
 
 def _reasons(queue: Queue, position: int) -> list[str]:
@@ -107,6 +118,11 @@ def _rows_by_image(run: Run) -> dict[Any, Any]:
     return dict(table(run, "instances.parquet").groupby("image_id").indices)
 
 
+@st.cache_resource(max_entries=2, show_spinner=False)
+def _rows_of_tasks(problem: str, _context: Context) -> dict[Any, Any]:
+    return dict(_context.project.tasks.train.rows.groupby("image_id").indices)
+
+
 def _occurrences(context: Context, image_id: str) -> list[str]:
     """Return the tasks of an image; with a ranking, those where its score is worst come first."""
     lines = []
@@ -118,8 +134,8 @@ def _occurrences(context: Context, image_id: str) -> list[str]:
             for row in rows.to_dict("records")
         ]
     if not lines:
-        rows = context.project.tasks.train.rows
-        rows = rows[rows["image_id"] == image_id]
+        tasks = context.project.tasks.train
+        rows = tasks.rows.iloc[_rows_of_tasks(context.project.hashes["tasks"], context).get(image_id, [])]
         lines = [f"{role} of {task}" for role, task in zip(rows["role"], rows["task_id"], strict=True)]
     more = [f"and {len(lines) - _TASKS} more"] if len(lines) > _TASKS else []
     return lines[:_TASKS] + more

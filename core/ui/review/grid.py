@@ -2,9 +2,8 @@
 
 Two mounts of one component share a module in the browser. One takes *packets*: images, and the constant data of a page
 of tiles. The other takes a small JSON of what changes: decisions, acknowledgements, details. So a decision of
-another reviewer transfers no image. The browser reports two values as state: ``ops`` (its whole log of unacknowledged
-operations, so that a report that is merged with a later one loses nothing) and ``view`` (the page it requests, and the
-item under the focus).
+another reviewer transfers no image. The browser reports one value as state: its whole log of unacknowledged operations,
+the page it requests, and the item under the focus, so that a report that is merged with a later one loses nothing.
 """
 
 from __future__ import annotations
@@ -76,14 +75,13 @@ class Report:
 def last_report(key: str) -> Report:
     """Return the browser's last report through the grid of this key; empty before the grid is drawn."""
     value = st.session_state.get(key)
-    if not isinstance(value, Mapping):
+    report = value.get("report") if isinstance(value, Mapping) else None
+    if not isinstance(report, Mapping):
         return Report()
-    ops, view = value.get("ops"), value.get("view")
-    ops = ops if isinstance(ops, Mapping) else {}
-    log = ops.get("log")
+    log, view = report.get("log"), report.get("view")
     return Report(
-        str(ops.get("name", "")),
-        str(ops.get("scope", "")),
+        str(report.get("name", "")),
+        str(report.get("scope", "")),
         tuple(log) if isinstance(log, Sequence) else (),
         view if isinstance(view, Mapping) else {},
     )

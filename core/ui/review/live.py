@@ -1,7 +1,8 @@
 """Redraw the part of the Review page that changes often: write decisions, show those of others, and turn pages.
 
-It runs as a separate fragment after every report of the browser and twice a second; when nothing has changed it sends
-nothing. Decisions are written before anything is drawn, so a rerun that is interrupted loses none.
+It runs as a separate fragment after every report of the browser, once more shortly after it, when a new forecast is
+ready, and every few seconds for the decisions of others; when nothing has changed it sends nothing. Decisions are
+written before anything is drawn, so a rerun that is interrupted loses none.
 """
 
 from __future__ import annotations
@@ -36,7 +37,9 @@ from core.ui.shell.guard import fragment, ignore, report_errors, show_error
 from core.workspace.runs import Run
 
 GRID, PICTURES, DETAILS = "review_grid", "review_pictures", "review_details"
-EVERY_SECONDS = 0.4
+EVERY_SECONDS = 3.0
+"""Until the decisions of others are shown. Each run takes every browser a few hundredths of a second even if it changes
+nothing, and the server answers all of them."""
 _BUSY_SECONDS = 1.0
 """How long a decision waits for another writer before the reviewer is notified; the browser retries by itself."""
 _SLOT = "_review_live"
@@ -65,7 +68,7 @@ class GridState:
     packed: str = ""
     page: int = 0
     view_name: str = ""
-    at: int | str | None = None
+    at: int | None = None
     reply: str = ""
     report_name: str = ""
     acks: list[OperationAck] = field(default_factory=list)
@@ -118,10 +121,10 @@ def live_grid(context: Context, queue: Queue, filters: Filters, blind: bool) -> 
         pictures = cached_atlas(pixels(context, list(queue.table["image_id"].iloc[positions])), TILE_PX)
         constant = page_data(queue, live.shown, live.packed, live.page, filters.size, live.stamp, pictures)
         live.pictures = packet("page", [pictures], constant)
-    focus = report.view.get("focus")
+    focus = _focus(live, state, report, positions)
     about: dict[str, Any] | None = None
     atlases: tuple[Atlas, ...] = ()
-    if isinstance(focus, int) and focus in positions:
+    if focus is not None:
         with messages, report_errors("The details of the item"):
             about, atlases = detail(context, queue, state, focus)
     names = tuple(atlas.name for atlas in atlases)
@@ -151,7 +154,7 @@ def live_grid(context: Context, queue: Queue, filters: Filters, blind: bool) -> 
         "detail": about,
     }
     with place:
-        mount(key=GRID, data=data, on_ops_change=ignore, on_view_change=ignore)
+        mount(key=GRID, data=data, on_report_change=ignore)
 
 
 def _newest_state(live: GridState, context: Context, queue: Queue, blind: bool) -> ReviewState:
@@ -246,6 +249,24 @@ def _turn(live: GridState, queue: Queue, state: ReviewState, report: Report, siz
         page = page + int(ahead[0]) // size if len(ahead) else page
     if isinstance(page, int) and 0 <= page <= last and page != live.page:
         live.page, live.stamp = page, ""
+
+
+def _focus(live: GridState, state: ReviewState, report: Report, positions: np.ndarray) -> int | None:
+    """Return the item whose details are shown: under the focus, or under it once the browser has drawn a new page."""
+    focus = report.view.get("focus")
+    if not isinstance(focus, int) or not len(positions):
+        return None  # the details are closed
+    if focus in positions:
+        return focus
+    if live.at is not None and live.at in positions:
+        return live.at
+    undecided = positions[state.verdict[positions] == 0]
+    match report.view.get("at"):
+        case "undecided" if len(undecided):
+            return int(undecided[0])
+        case "last":
+            return int(positions[-1])
+    return int(positions[0])
 
 
 def find_item(queue: Queue, shown: np.ndarray, text: str) -> tuple[int | None, str]:
