@@ -9,7 +9,7 @@
 const TICK_MS = 400;
 const LATE_MS = 1500; // a decision that waits longer is reported in the banner
 const AGAIN_MS = 2500; // a report without an answer is sent again
-const FORECAST_MS = 700; // after which the forecast that follows saved decisions is asked for
+const COMPUTED_MS = 700; // after which a forecast or details that Python still computes are asked for
 const DIM_MS = 150; // a page that takes longer is dimmed; the transition of a style would draw each page three times
 const REST_MS = 160; // the focus rests this long before its details are requested
 const QUEUE_LENGTH = 500; // keys pressed while a page is loading
@@ -180,9 +180,9 @@ class Review {
     if (this.flying && data.heard === this.flying.name) {
       this.heardAt = Date.now();
       this.flying = null;
-      clearTimeout(this.awaiting);
-      this.awaiting = setTimeout(() => this.push(Date.now()), FORECAST_MS);
+      this.askLater();
     }
+    if (data.detail?.computing) this.askLater();
     const messages = news.map(([, text]) => text).filter(Boolean);
     const refusals = news.filter(([, , lost]) => lost);
     if (messages.length) this.announce(messages.at(-1));
@@ -428,6 +428,13 @@ class Review {
       const view = { ...this.view, focus: this.sentFocus };
       this.set("report", { name: this.reported, scope: this.scope, log: this.log.wire(), view, again });
     });
+  }
+
+  askLater() {
+    this.awaiting ??= setTimeout(() => {
+      this.awaiting = null;
+      this.push(Date.now());
+    }, COMPUTED_MS);
   }
 
   turn(by, at) {

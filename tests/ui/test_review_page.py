@@ -154,10 +154,12 @@ def test_a_rerun_computes_nothing_again(show: Open, full: Workspace, counted: An
     page = show("review")
     answer = report(page, "", view={"name": "", "focus": 1})
     for _ in range(100):  # the explanation is computed in the background
-        if COMPUTING not in json.dumps(answer["detail"], ensure_ascii=False):
+        assert answer["detail"]["computing"] == (COMPUTING in json.dumps(answer["detail"], ensure_ascii=False))
+        if not answer["detail"]["computing"]:
             break
         time.sleep(0.05)
         answer = grid(run_again(page))
+    assert not answer["detail"]["computing"]
     counted.clear()
     run_again(page)
     assert not counted

@@ -43,6 +43,7 @@ def detail(
 ) -> tuple[dict[str, Any], tuple[Atlas, ...]]:
     """Return a message with all details of the item at a position, and its images: one large, and those of the strips.
 
+    ``computing`` says that a part of it is not ready, so that the browser asks again.
     Others decide many times a minute, so only what depends on the log is read again after a change of it.
     """
     data, atlases, constant = _constant(context, queue, position)
@@ -50,9 +51,11 @@ def detail(
         "Estimated effect of a decision": effect_lines(context, queue, position),
         "Explanation": explanation_lines(context, queue, position),
     }
+    is_computing = None in computed.values()
     computed = {title: [COMPUTING] if lines is None else lines for title, lines in computed.items()}
     sections = computed | constant | _from_log(context, queue, state, position)
-    return data | {"sections": [section for section in sections.items() if section[1]]}, atlases
+    shown = [section for section in sections.items() if section[1]]
+    return data | {"sections": shown, "computing": is_computing}, atlases
 
 
 def _constant_key(context: Context, queue: Queue, position: int) -> tuple[object, ...]:

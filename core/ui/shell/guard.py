@@ -50,7 +50,7 @@ _MAX_EXCEPTION_LENGTH = 200
 _MAX_TRACEBACK_LENGTH = 20_000
 """Characters in the log; the message of an error may quote a whole file."""
 _LOGGED_AGAIN_SECONDS = 600.0
-"""How long the same bug is not logged again: a fragment may run into it twice a second."""
+"""How long the same bug is not logged again: a fragment may run into it every second."""
 _MAX_CAUSES = 10  # a chain of causes may be a circle
 _REPORTS, _SHOWN = "_guard_reports", "_guard_shown"
 _PAGE = ""
